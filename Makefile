@@ -1,0 +1,63 @@
+# The two commands are `make run` and `make test`; both install what they need.
+# Debian 12 or 13, as root.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Debian's own Python: the only one that sees Debian's bcc
+PYTHON := /usr/bin/python3
+
+RUN_PACKAGES := python3-bpfcc python3-venv e2fsprogs xfsprogs kmod
+# a host without kprobes runs the main job in a virtual machine
+LAB_PACKAGES := qemu-system-x86 busybox-static zstd
+TEST_PACKAGES := gcc libc6-dev btrfs-progs
+KPROBES := $(wildcard /sys/bus/event_source/devices/kprobe/type)
+
+# make run ARGS="/srv" monitors a path of this host instead of the demonstration
+ARGS ?=
+
+.PHONY: help install run test lint bench clean
+
+help:
+	@echo 'make run              the main job on scratch file systems, beside a real fanotify group'
+	@echo 'make run ARGS="/srv"  watch the file system of /srv on this host'
+	@echo 'make test             all tests'
+	@echo 'make bench            the numbers'
+	@echo 'make lint             ruff and mypy'
+
+install: $(VENV)/installed
+	@scripts/apt-install $(RUN_PACKAGES)
+	@scripts/link-command $(CURDIR)/$(BIN)/fserr-bpf
+
+$(VENV)/installed: pyproject.toml
+	@scripts/apt-install $(RUN_PACKAGES)
+	$(PYTHON) -m venv --system-site-packages $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+run: install
+ifeq ($(strip $(ARGS)),)
+	@scripts/apt-install $(if $(KPROBES),,$(LAB_PACKAGES))
+	@$(BIN)/python -m compare.demo
+else
+	@$(BIN)/fserr-bpf run $(ARGS)
+endif
+
+test: install $(VENV)/tested lint
+	@scripts/apt-install $(LAB_PACKAGES) $(TEST_PACKAGES)
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install $(VENV)/tested
+	@scripts/apt-install $(if $(KPROBES),,$(LAB_PACKAGES))
+	@$(BIN)/python -m compare.bench
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
