@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The record that every probe pushes through the ring: the ABI between bpf/ and
+ * fserr_bpf/uapi/record.py, which mirrors it field by field.
+ *
+ * One shape for all probes, fixed width, naturally aligned, no holes, zeroed
+ * before it is filled. Raise FSERR_VERSION whenever a byte changes its meaning.
+ */
+#ifndef FSERR_H
+#define FSERR_H
+
+#define FSERR_VERSION 1
+
+/* Who saw it. Indexes the loss counters too, so a number is never used again. */
+#define FSERR_PROBE_EXT4_ERROR 1
+#define FSERR_PROBE_EXT4_ERROR_INODE 2
+#define FSERR_PROBE_EXT4_ERROR_FILE 3
+#define FSERR_PROBE_EXT4_STD_ERROR 4
+#define FSERR_PROBE_EXT4_ABORT 5
+#define FSERR_PROBE_EXT4_TRACE 6
+#define FSERR_PROBE_EXT4_SHUTDOWN 7
+#define FSERR_PROBE_XFS_BUF_IOERROR 8
+#define FSERR_PROBE_XFS_BUF_VERIFIER 9
+#define FSERR_PROBE_XFS_INODE_VERIFIER 10
+#define FSERR_PROBE_XFS_INODE_SICK 11
+#define FSERR_PROBE_XFS_GROUP_SICK 12
+#define FSERR_PROBE_XFS_FS_SICK 13
+#define FSERR_PROBE_XFS_SHUTDOWN 14
+#define FSERR_PROBE_WRITEBACK 15
+#define FSERR_PROBE_BTRFS_ERROR 16
+#define FSERR_PROBE_FSERROR 17
+#define FSERR_PROBE_SB_DELETE 18
+#define FSERR_PROBE_MAX 32
+
+/* flags */
+#define FSERR_HAS_INODE (1u << 0)    /* ino and generation mean something */
+#define FSERR_NO_TASK (1u << 1)      /* soft interrupt: the current task is a bystander */
+#define FSERR_BLOCK_DEVICE (1u << 2) /* a block device's own pages; dev is that device */
+#define FSERR_IGET (1u << 3)         /* the inode was still being read in */
+#define FSERR_SICK_CORE (1u << 4)    /* XFS: the inode record itself is bad */
+
+struct fserr_record {
+	__u8 version;    /* FSERR_VERSION */
+	__u8 probe;      /* FSERR_PROBE_* */
+	__u16 size;      /* of this record, in bytes */
+	__u32 flags;     /* FSERR_HAS_INODE ... */
+	__u64 time_ns;   /* CLOCK_MONOTONIC */
+	__u32 dev;       /* super_block.s_dev: major << 20 | minor */
+	__u32 magic;     /* super_block.s_magic */
+	__u32 sb_flags;  /* super_block.s_flags, low 32 bits */
+	__s32 error;     /* with the sign that the probed function got */
+	__u64 ino;
+	__u32 generation;
+	__u32 line;      /* of the file system's source, 0 if the probe is not told */
+	__u64 subvolume; /* btrfs: objectid of the inode's root */
+	__u64 block;     /* as the file system passes it: ext4 block, XFS daddr */
+	__u64 failaddr;  /* kernel address of the failed check, 0 if unknown */
+	__u32 tgid;      /* in the initial pid namespace */
+	__u32 tid;
+	__u64 task_start; /* of the thread group leader, ns since boot */
+	char comm[16];
+	char function[48]; /* of the file system's source, or the verifier's name */
+};
+
+_Static_assert(sizeof(struct fserr_record) == 152, "fserr_record: fixed by version 1");
+
+#endif

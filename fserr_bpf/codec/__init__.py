@@ -1,0 +1,1 @@
+"""Bytes to values and back; pure, usable without root and without bcc."""

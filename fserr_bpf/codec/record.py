@@ -1,0 +1,36 @@
+"""Ring bytes <-> Record: the monitor's side of ``bpf/fserr.h``."""
+
+from __future__ import annotations
+
+from struct import error as StructError
+
+from fserr_bpf.errors import DecodeError
+from fserr_bpf.uapi.record import FSERR_VERSION, RECORD, Record
+
+_VERSION = FSERR_VERSION
+_SIZE = RECORD.size
+
+
+def decode_record(data: bytes) -> Record:
+    """Return the one record that ``data`` is.
+
+    The ring rounds its entries up to 8 bytes, which the record's size already is.
+    Raises DecodeError, at offset 0, for another length, size field or version: the
+    probes and the monitor come from different releases.
+    """
+    if len(data) != _SIZE:
+        raise DecodeError(0, f"ring record of {len(data)} bytes, not {_SIZE}")
+    record = Record._make(RECORD.unpack(data))
+    if record.version != _VERSION:
+        raise DecodeError(0, f"version at byte 0 is {record.version}, not {_VERSION}")
+    if record.size != _SIZE:
+        raise DecodeError(0, f"size at byte 2 is {record.size}, not {_SIZE}")
+    return record
+
+
+def encode_record(record: Record) -> bytes:
+    """Return ``record`` as a probe would push it; ValueError for a field out of range."""
+    try:
+        return RECORD.pack(*record)
+    except StructError as error:
+        raise ValueError(f"a field of the record is out of range: {error}") from error

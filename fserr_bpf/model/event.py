@@ -1,0 +1,104 @@
+"""The values that travel from the group queue to the outputs.
+
+Names follow ``include/uapi/linux/fanotify.h``. Everything is an immutable tuple:
+an event is built once per error and a flood must not cost more than it has to.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Fsid(NamedTuple):
+    """``__kernel_fsid_t`` as ``statfs(2)`` returns it: two unsigned 32-bit words."""
+
+    val0: int
+    val1: int
+
+    def __str__(self) -> str:
+        return f"{self.val0:08x}:{self.val1:08x}"
+
+
+class FileHandle(NamedTuple):
+    """``struct file_handle``: type (signed 32 bit) and opaque bytes (0 to 128)."""
+
+    handle_type: int
+    f_handle: bytes
+
+
+class InfoRecord(NamedTuple):
+    """An info record that this version does not interpret, kept as it came.
+
+    ``data`` is what follows the four byte header.
+    """
+
+    info_type: int
+    pad: int
+    data: bytes
+
+
+class Origin(NamedTuple):
+    """What BPF saw and the fanotify record has no room for.
+
+    ``time_ns`` is CLOCK_REALTIME in nanoseconds. ``dev`` is (major, minor) of the
+    superblock. ``ino`` is 0 where the error has no inode. ``function`` and
+    ``line`` are the file system's own; ``failaddr`` is a kernel address or 0.
+    ``source`` names the probe, for example ``kprobe:__ext4_error_inode``.
+    """
+
+    time_ns: int
+    dev: tuple[int, int]
+    device: str
+    mount_point: str
+    fstype: str
+    ino: int
+    generation: int
+    tid: int
+    comm: str
+    source: str
+    function: str = ""
+    line: int = 0
+    failaddr: int = 0
+    block: int = 0
+
+
+class FsErrorEvent(NamedTuple):
+    """A FAN_FS_ERROR event: metadata, FID record, ERROR record.
+
+    ``handle`` is None for an error of the superblock, which the kernel writes as
+    an empty handle of type FILEID_INVALID. ``error`` is signed 32 bit as the
+    kernel stores it, ``error_count`` unsigned 32 bit. ``pidfd`` is None when the
+    group did not ask for FAN_REPORT_PIDFD. ``origin`` is never part of the bytes.
+    """
+
+    fsid: Fsid
+    handle: FileHandle | None
+    error: int
+    error_count: int
+    pid: int
+    fd: int = -1
+    pidfd: int | None = None
+    extra: tuple[InfoRecord, ...] = ()
+    origin: Origin | None = None
+
+
+class OverflowEvent(NamedTuple):
+    """FAN_Q_OVERFLOW: the queue was full and events are missing from here on."""
+
+    pid: int = 0
+    fd: int = -1
+    pidfd: int | None = None
+    extra: tuple[InfoRecord, ...] = ()
+    time_ns: int = 0
+
+
+class OtherEvent(NamedTuple):
+    """Any other fanotify event of a mixed group; its info records stay raw."""
+
+    mask: int
+    pid: int
+    fd: int
+    extra: tuple[InfoRecord, ...] = ()
+
+
+Event = FsErrorEvent | OverflowEvent | OtherEvent

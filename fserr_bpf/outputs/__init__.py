@@ -1,0 +1,1 @@
+"""Events to text, JSON lines, msgpack or raw records; no policy."""

@@ -1,0 +1,229 @@
+"""Event <-> plain dict: the one schema of JSON and msgpack, see ``docs/schema.md``.
+
+The dicts hold bytes where msgpack has bin; JSON has the same bytes as hexadecimal text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fserr_bpf.codec.fanotify import encode
+from fserr_bpf.errors import DecodeError
+from fserr_bpf.model.event import (
+    Event,
+    FileHandle,
+    FsErrorEvent,
+    Fsid,
+    InfoRecord,
+    Origin,
+    OtherEvent,
+    OverflowEvent,
+)
+from fserr_bpf.outputs.errno import errno_name
+
+VERSION = 1
+
+_FSID = re.compile("[0-9a-f]{8}:[0-9a-f]{8}")
+
+_S32 = (-(1 << 31), (1 << 31) - 1)
+_U32 = (0, (1 << 32) - 1)
+_S64 = (-(1 << 63), (1 << 63) - 1)
+_U64 = (0, (1 << 64) - 1)
+_U8 = (0, 255)
+
+
+def to_dict(event: Event) -> dict[str, Any]:
+    """Return ``event`` in schema version 1; ``v`` is the first key, ``type`` the second."""
+    if isinstance(event, FsErrorEvent):
+        return _fs_error_dict(event)
+    if isinstance(event, OverflowEvent):
+        return {
+            "v": VERSION,
+            "type": "overflow",
+            "pid": event.pid,
+            "fd": event.fd,
+            "pidfd": event.pidfd,
+            "extra": _extra_list(event.extra),
+            "time_ns": event.time_ns,
+        }
+    return {
+        "v": VERSION,
+        "type": "other",
+        "mask": event.mask,
+        "pid": event.pid,
+        "fd": event.fd,
+        "extra": _extra_list(event.extra),
+    }
+
+
+def _fs_error_dict(event: FsErrorEvent) -> dict[str, Any]:
+    handle, origin = event.handle, event.origin
+    return {
+        "v": VERSION,
+        "type": "fs_error",
+        "fsid": str(event.fsid),
+        "handle": None if handle is None else handle._asdict(),
+        "error": event.error,
+        "errno": errno_name(event.error),
+        "error_count": event.error_count,
+        "pid": event.pid,
+        "fd": event.fd,
+        "pidfd": event.pidfd,
+        "extra": _extra_list(event.extra),
+        "origin": None if origin is None else origin._asdict() | {"dev": list(origin.dev)},
+    }
+
+
+def _extra_list(extra: tuple[InfoRecord, ...]) -> list[dict[str, Any]]:
+    return [record._asdict() for record in extra]
+
+
+def from_dict(value: object, offset: int = 0) -> Event:
+    """Return the event that ``value`` is; keys that version 1 does not have are ignored.
+
+    ``offset`` is where ``value`` began in its stream. Raises DecodeError for another
+    version, an unknown type, a missing key, and a value of the wrong type or range.
+    """
+    top = _Fields(value, "event", offset)
+    version = top.integer("v", _U32)
+    if version != VERSION:
+        raise top.bad("v", f"is {version}, not {VERSION}")
+    match top.text("type"):
+        case "fs_error":
+            event: Event = _fs_error(top)
+        case "overflow":
+            event = OverflowEvent(
+                pid=top.integer("pid", _S32),
+                fd=top.integer("fd", _S32),
+                pidfd=top.optional_integer("pidfd", _S32),
+                extra=_extra(top),
+                time_ns=top.integer("time_ns", _S64),
+            )
+        case "other":
+            event = OtherEvent(
+                mask=top.integer("mask", _U64),
+                pid=top.integer("pid", _S32),
+                fd=top.integer("fd", _S32),
+                extra=_extra(top),
+            )
+        case unknown:
+            raise top.bad("type", f"is {unknown[:40]!r}, not fs_error, overflow or other")
+    try:
+        encode(event)
+    except ValueError as error:
+        raise DecodeError(offset, f"not a fanotify event: {error}") from error
+    return event
+
+
+def _fs_error(top: _Fields) -> FsErrorEvent:
+    handle = None
+    if top["handle"] is not None:
+        fields = top.inner("handle")
+        handle = FileHandle(fields.integer("handle_type", _S32), fields.binary("f_handle"))
+    return FsErrorEvent(
+        fsid=top.fsid("fsid"),
+        handle=handle,
+        error=top.integer("error", _S32),
+        error_count=top.integer("error_count", _U32),
+        pid=top.integer("pid", _S32),
+        fd=top.integer("fd", _S32),
+        pidfd=top.optional_integer("pidfd", _S32),
+        extra=_extra(top),
+        origin=None if top["origin"] is None else _origin(top.inner("origin")),
+    )
+
+
+def _extra(top: _Fields) -> tuple[InfoRecord, ...]:
+    return tuple(
+        InfoRecord(
+            fields.integer("info_type", _U8), fields.integer("pad", _U8), fields.binary("data")
+        )
+        for fields in (_Fields(item, "extra", top.offset) for item in top.list("extra"))
+    )
+
+
+def _origin(fields: _Fields) -> Origin:
+    dev = fields.list("dev")
+    if len(dev) != 2:
+        raise fields.bad("dev", "is not [major, minor]")
+    major, minor = (_Fields({"dev": number}, "origin", fields.offset) for number in dev)
+    return Origin(
+        time_ns=fields.integer("time_ns", _S64),
+        dev=(major.integer("dev", _U32), minor.integer("dev", _U32)),
+        device=fields.text("device"),
+        mount_point=fields.text("mount_point"),
+        fstype=fields.text("fstype"),
+        ino=fields.integer("ino", _U64),
+        generation=fields.integer("generation", _U32),
+        tid=fields.integer("tid", _S32),
+        comm=fields.text("comm"),
+        source=fields.text("source"),
+        function=fields.text("function"),
+        line=fields.integer("line", _U32),
+        failaddr=fields.integer("failaddr", _U64),
+        block=fields.integer("block", _U64),
+    )
+
+
+class _Fields:
+    """A map of a message, each key read with its type; every mistake is a DecodeError."""
+
+    def __init__(self, value: object, name: str, offset: int) -> None:
+        self.offset = offset
+        self._name = name
+        if not isinstance(value, Mapping):
+            raise DecodeError(offset, f"{name} is {type(value).__name__}, not a map")
+        self._value: Mapping[object, object] = value
+
+    def bad(self, key: str, why: str) -> DecodeError:
+        return DecodeError(self.offset, f"{self._name} key {key!r} {why}")
+
+    def __getitem__(self, key: str) -> object:
+        if key not in self._value:
+            raise self.bad(key, "is missing")
+        return self._value[key]
+
+    def integer(self, key: str, limits: tuple[int, int]) -> int:
+        value = self[key]
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.bad(key, f"is {type(value).__name__}, not an integer")
+        if not limits[0] <= value <= limits[1]:
+            raise self.bad(key, f"is {value}, not between {limits[0]} and {limits[1]}")
+        return value
+
+    def optional_integer(self, key: str, limits: tuple[int, int]) -> int | None:
+        return None if self[key] is None else self.integer(key, limits)
+
+    def text(self, key: str) -> str:
+        value = self[key]
+        if not isinstance(value, str):
+            raise self.bad(key, f"is {type(value).__name__}, not text")
+        return value
+
+    def binary(self, key: str) -> bytes:
+        value = self[key]
+        if isinstance(value, bytes):
+            return value
+        if isinstance(value, str):
+            try:
+                return bytes.fromhex(value)
+            except ValueError:
+                raise self.bad(key, "is not hexadecimal") from None
+        raise self.bad(key, f"is {type(value).__name__}, not bytes")
+
+    def list(self, key: str) -> list[object]:
+        value = self[key]
+        if not isinstance(value, list):
+            raise self.bad(key, f"is {type(value).__name__}, not a list")
+        return value
+
+    def inner(self, key: str) -> _Fields:
+        return _Fields(self[key], f"{self._name} {key}", self.offset)
+
+    def fsid(self, key: str) -> Fsid:
+        text = self.text(key)
+        if not _FSID.fullmatch(text):
+            raise self.bad(key, "is not xxxxxxxx:xxxxxxxx")
+        return Fsid(int(text[:8], 16), int(text[9:], 16))

@@ -1,0 +1,104 @@
+r"""One calm line per event, for people.
+
+Columns that usually fit are padded so that lines align; a longer value pushes the rest
+of its line to the right, nothing is cut off. Names come from disks and processes that
+may be hostile: everything that does not print, and the backslash, is escaped (``\x1b``).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from fserr_bpf.codec.handles import inode_of
+from fserr_bpf.model.event import (
+    Event,
+    FileHandle,
+    FsErrorEvent,
+    InfoRecord,
+    Origin,
+    OtherEvent,
+    OverflowEvent,
+)
+from fserr_bpf.outputs.errno import errno_name
+
+_NO_TIME = "--:--:--.------"
+_SUSPECT = re.compile(r"[^!-\[\]-~]")
+
+
+def line(event: Event) -> str:
+    """Return ``event`` as one line of printable text, without a newline."""
+    if isinstance(event, FsErrorEvent):
+        return _fs_error(event)
+    if isinstance(event, OverflowEvent):
+        time = _time(event.time_ns) if event.time_ns else _NO_TIME
+        more = _extra(event.extra)
+        return f"{time} FAN_Q_OVERFLOW: the queue was full, events are missing here{more}"
+    return _other(event)
+
+
+def _fs_error(event: FsErrorEvent) -> str:
+    origin = event.origin
+    error = f"{errno_name(event.error)} {event.error}"
+    if origin is None:
+        time, place = _NO_TIME, f"fsid {event.fsid}"
+        task, site = f"pid {event.pid}", ""
+    else:
+        time = _time(origin.time_ns)
+        place = f"{printable(origin.device):<6} {printable(origin.mount_point)}"
+        task = f"{printable(origin.comm)}[{event.pid}]"
+        site = f"{_function(origin)} {printable(origin.source)}"
+    inode = _inode(event.handle, origin)
+    columns = f"{time} {place:<22} {error:<16} x{event.error_count:<3} {inode:<24} {task:<14} "
+    return (columns + site).rstrip() + _extra(event.extra)
+
+
+def _other(event: OtherEvent) -> str:
+    return f"{_NO_TIME} mask {event.mask:#x} fd {event.fd} pid {event.pid}{_extra(event.extra)}"
+
+
+def _extra(extra: tuple[InfoRecord, ...]) -> str:
+    return "".join(f"  info {record.info_type} {record.data.hex() or '-'}" for record in extra)
+
+
+def _time(time_ns: int) -> str:
+    """Local time of day of CLOCK_REALTIME nanoseconds, with microseconds."""
+    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds):%H:%M:%S}.{nanoseconds // 1000:06d}"
+
+
+def _inode(handle: FileHandle | None, origin: Origin | None) -> str:
+    if handle is None:
+        return f"superblock (ino {origin.ino})" if origin and origin.ino else "superblock"
+    inode = inode_of(handle)
+    if inode is None:
+        return f"handle {handle.handle_type:#x} {handle.f_handle.hex() or '-'}"
+    subvolume = f" root {inode.subvolume}" if inode.subvolume else ""
+    return f"ino {inode.ino} gen {inode.generation}{subvolume}"
+
+
+def _function(origin: Origin) -> str:
+    if origin.function:
+        name = printable(origin.function)
+        return f"{name}:{origin.line}" if origin.line else name
+    return f"{origin.failaddr:#x}" if origin.failaddr else "-"
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with everything escaped that could forge a line or drive a terminal.
+
+    Undecodable bytes, which Python holds as lone surrogates, come out as the bytes.
+    """
+    return _SUSPECT.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    number = ord(character)
+    if character.isprintable() and character != "\\":
+        return character
+    if 0xDC80 <= number <= 0xDCFF:
+        return f"\\x{number - 0xDC00:02x}"
+    if number <= 0xFF:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"

@@ -1,0 +1,1 @@
+"""Layouts and numbers of the kernel's and our own ABIs: no logic."""

@@ -1,0 +1,50 @@
+"""Layouts and numbers of ``include/uapi/linux/fanotify.h``, as far as they are used.
+
+The layouts are little endian and unpadded. All info records begin with the fields
+of ``INFO_HEADER``, which the record layouts repeat. A test compares every offset
+and number with the C header.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+# fanotify_init(2): flags
+FAN_CLOEXEC = 0x00000001
+FAN_NONBLOCK = 0x00000002
+FAN_CLASS_NOTIF = 0x00000000
+FAN_UNLIMITED_QUEUE = 0x00000010
+FAN_REPORT_PIDFD = 0x00000080
+FAN_REPORT_TID = 0x00000100
+FAN_REPORT_FID = 0x00000200
+
+# fanotify_mark(2): flags
+FAN_MARK_ADD = 0x00000001
+FAN_MARK_REMOVE = 0x00000002
+FAN_MARK_FLUSH = 0x00000080
+FAN_MARK_FILESYSTEM = 0x00000100
+
+# event masks
+FAN_Q_OVERFLOW = 0x00004000
+FAN_FS_ERROR = 0x00008000
+
+# struct fanotify_event_metadata: event_len, vers, reserved, metadata_len, mask, fd, pid
+METADATA = Struct("<IBBHQii")
+FANOTIFY_METADATA_VERSION = 3
+FAN_NOFD = -1
+
+# struct fanotify_event_info_header: info_type, pad, len
+INFO_HEADER = Struct("<BBH")
+FAN_EVENT_INFO_TYPE_FID = 1
+FAN_EVENT_INFO_TYPE_PIDFD = 4
+FAN_EVENT_INFO_TYPE_ERROR = 5
+
+# struct fanotify_event_info_fid: header, fsid.val[0], fsid.val[1]; a struct file_handle follows
+INFO_FID = Struct("<BBHII")
+
+# struct fanotify_event_info_pidfd: header, pidfd
+INFO_PIDFD = Struct("<BBHi")
+FAN_NOPIDFD = -1
+
+# struct fanotify_event_info_error: header, error, error_count
+INFO_ERROR = Struct("<BBHiI")

@@ -1,0 +1,30 @@
+"""The ring record codec for all values and all bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fserr_bpf.codec.record import decode_record, encode_record
+from fserr_bpf.errors import DecodeError
+from fserr_bpf.uapi.record import Record
+from tests.property import strategies
+
+
+@given(strategies.records)
+def test_decode_gives_back_what_was_encoded(record: Record) -> None:
+    assert decode_record(encode_record(record)) == record
+
+
+@given(
+    st.binary(max_size=200)
+    | st.binary(min_size=152, max_size=152)
+    | st.binary(min_size=148, max_size=148).map(lambda rest: b"\1\0\x98\0" + rest)
+)
+def test_any_bytes_give_a_record_or_a_decode_error(data: bytes) -> None:
+    if len(data) == 152 and data[:1] == b"\1" and data[2:4] == b"\x98\0":
+        assert encode_record(decode_record(data)) == data
+    else:
+        with pytest.raises(DecodeError, match="offset 0"):
+            decode_record(data)

@@ -1,0 +1,120 @@
+"""The rules of the notification queue, one by one, and fanotify_read() over it."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from fserr_bpf.codec.fanotify import encode
+from fserr_bpf.codec.reader import read
+from fserr_bpf.model.event import FileHandle, FsErrorEvent, Fsid, OverflowEvent
+from fserr_bpf.model.group import NotificationQueue, Result
+from fserr_bpf.model.mark import Mark
+
+A, B = Fsid(1, 0), Fsid(2, 0)
+QUEUED, MERGED, OVERFLOW = Result.QUEUED, Result.MERGED, Result.OVERFLOW
+
+
+def event(fsid: Fsid, ino: int, error: int, pid: int) -> FsErrorEvent:
+    return FsErrorEvent(fsid, FileHandle(1, ino.to_bytes(8, "little")), error, 1, pid)
+
+
+def put(queue: NotificationQueue, fsid: Fsid, pid: int, error: int = 117) -> Result:
+    return queue.insert(fsid, (pid, 1000), lambda: event(fsid, error, error, pid))
+
+
+def test_first_error_handle_and_position_stay_and_the_count_grows() -> None:
+    queue = NotificationQueue()
+    assert [put(queue, A, 1, 5), put(queue, A, 2, 6), put(queue, A, 1, 74)] == [
+        QUEUED,
+        QUEUED,
+        MERGED,
+    ]
+    assert queue.pop() == event(A, 5, 5, 1)._replace(error_count=2)
+    assert queue.pop() == event(A, 6, 6, 2)
+    assert (queue.inserted, queue.merged, queue.overflowed) == (2, 1, 0)
+
+
+def test_other_task_or_file_system_does_not_merge() -> None:
+    queue = NotificationQueue()
+    assert [put(queue, A, 1), put(queue, B, 1), put(queue, A, 2)] == [QUEUED] * 3
+
+
+def test_a_reused_pid_does_not_merge() -> None:
+    queue = NotificationQueue()
+    for start in (1000, 1001):
+        assert queue.insert(A, (7, start), lambda: event(A, 1, 5, 7)) is QUEUED
+
+
+def test_a_read_event_merges_no_more() -> None:
+    queue = NotificationQueue()
+    put(queue, A, 1)
+    assert queue.peek() == event(A, 117, 117, 1)
+    assert put(queue, A, 1) is MERGED
+    queue.pop()
+    assert put(queue, A, 1) is QUEUED
+
+
+def test_error_count_wraps_at_32_bits() -> None:
+    queue = NotificationQueue()
+    queue.insert(A, 1, lambda: event(A, 1, 5, 1), count=2**32 - 1)
+    queue.insert(A, 1, lambda: event(A, 1, 5, 1))
+    popped = queue.pop()
+    assert isinstance(popped, FsErrorEvent)
+    assert popped.error_count == 0
+    assert queue.inserted + queue.merged == 2**32
+
+
+def test_full_is_tested_before_merging_and_overflow_comes_once_on_top() -> None:
+    queue = NotificationQueue(max_events=2)
+    results = [put(queue, A, 1), put(queue, A, 2), put(queue, A, 1), put(queue, A, 3)]
+    assert results == [QUEUED, QUEUED, OVERFLOW, OVERFLOW]
+    assert len(queue) == 3
+    assert queue.overflowed == 2
+    queue.pop()
+    assert len(queue) == 2  # with the overflow: still full
+    assert put(queue, A, 2) is OVERFLOW
+    queue.pop()
+    assert put(queue, A, 3) is QUEUED
+    assert put(queue, A, 4) is OVERFLOW  # and the first overflow is still queued
+    assert [queue.pop(), queue.pop()] == [OverflowEvent(), event(A, 117, 117, 3)]
+
+
+def test_overflow_is_armed_again_when_read() -> None:
+    queue = NotificationQueue(max_events=0, make_overflow=lambda: OverflowEvent(pidfd=-1))
+    for _ in range(2):
+        assert [put(queue, A, 1), put(queue, A, 1)] == [OVERFLOW] * 2
+        assert queue.pop() == OverflowEvent(pidfd=-1)
+        assert queue.peek() is None
+    assert queue.overflowed == 4
+
+
+def test_unlimited() -> None:
+    queue = NotificationQueue(max_events=None)
+    for pid in range(20011):
+        assert put(queue, A, pid) is QUEUED
+    assert len(queue) == 20011
+
+
+def test_pop_of_an_empty_queue() -> None:
+    with pytest.raises(IndexError):
+        NotificationQueue().pop()
+
+
+def test_read_takes_what_fits_whole() -> None:
+    queue = NotificationQueue()
+    for pid in (1, 2, 3):
+        put(queue, A, pid)
+    with pytest.raises(OSError, match="Invalid argument") as caught:
+        read(queue, 63)
+    assert caught.value.errno == errno.EINVAL
+    assert len(queue) == 3
+    assert read(queue, 64 + 63) == encode(event(A, 117, 117, 1))
+    assert read(queue, 4096) == b"".join(encode(event(A, 117, 117, pid)) for pid in (2, 3))
+    with pytest.raises(BlockingIOError):
+        read(queue, 4096)
+
+
+def test_a_mark_is_a_value() -> None:
+    assert Mark.filesystem("/srv") == Mark.filesystem("/srv") != Mark.filesystem("/")
