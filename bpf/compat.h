@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Every difference between kernels, each behind one getter.
+ *
+ * HAVE_struct_member, FSERR_* constants and the structures come from the running
+ * kernel's BTF (fserr_bpf/live/headers.py); nothing here asks for a version.
+ */
+#ifndef COMPAT_H
+#define COMPAT_H
+
+#define READ(destination, source) \
+	bpf_probe_read_kernel(&(destination), sizeof(destination), &(source))
+
+#define EROFS 30
+#define ESHUTDOWN 108
+#define EFSCORRUPTED 117
+#define EIO 5
+
+#define SB_RDONLY 1u
+#define BDEVFS_MAGIC 0x62646576u
+#define BTRFS_SUPER_MAGIC 0x9123683eu
+
+/*
+ * Soft interrupts run on a stack of their own on x86-64, and a probe's context
+ * lies on the stack that runs; ksoftirqd is the exception. Asking preempt_count
+ * would need the address of a per-CPU variable that moved in 6.2 and again in 6.15.
+ */
+static __always_inline bool in_soft_interrupt(void *ctx, struct task_struct *task, char *comm)
+{
+	unsigned long here = 0, stack = 0;
+
+	if (__builtin_memcmp(comm, "ksoftirq", 8) == 0)
+		return true;
+	/* read back through memory: the verifier allows no arithmetic on ctx */
+	bpf_probe_read_kernel(&here, sizeof(here), &ctx);
+	READ(stack, task->stack);
+	return here - stack >= FSERR_THREAD_SIZE;
+}
+
+/* unsigned long up to 7.1; u64 since 7.2. The same eight bytes on 64 bit. */
+static __always_inline u64 inode_number(struct inode *inode)
+{
+	u64 ino = 0;
+
+	READ(ino, inode->i_ino);
+	return ino;
+}
+
+/* An inode that is not yet hashed is still being read in (XFS marks I_NEW late). */
+static __always_inline bool inode_is_new(struct inode *inode)
+{
+	void *pprev = NULL;
+
+	READ(pprev, inode->i_hash.pprev);
+	return !pprev;
+}
+
+static __always_inline bool sb_is_read_only(struct super_block *sb)
+{
+	unsigned long flags = 0;
+
+	READ(flags, sb->s_flags);
+	return flags & SB_RDONLY;
+}
+
+/* btrfs_inode.root: all versions; absent from BTF while the module is not loaded. */
+static __always_inline u64 btrfs_subvolume(struct inode *inode)
+{
+	u64 objectid = 0;
+#if defined(HAVE_btrfs_inode_vfs_inode) && defined(HAVE_btrfs_root_root_key)
+	struct btrfs_inode *binode = (void *)inode - FSERR_OFFSET_btrfs_inode_vfs_inode;
+	struct btrfs_root *root = NULL;
+
+	READ(root, binode->root);
+	READ(objectid, root->root_key);
+#endif
+	return objectid;
+}
+
+/*
+ * __ext4_error() gained "bool force_ro" before the error in 5.11 (014c9caa29d3,
+ * "ext4: make ext4_abort() use __ext4_error()"); __ext4_abort() went away with it.
+ */
+#ifdef FSERR_EXT4_FORCE_RO
+#define EXT4_ERROR_ARGUMENT PT_REGS_PARM5
+#define EXT4_BLOCK_ARGUMENT PT_REGS_PARM6
+#else
+#define EXT4_ERROR_ARGUMENT PT_REGS_PARM4
+#define EXT4_BLOCK_ARGUMENT PT_REGS_PARM5
+#endif
+
+/*
+ * ext4 says nothing once the file system is shut down (bit 1 of s_ext4_flags, all
+ * versions) or in emergency read-only state (bit 3, since 6.15; the bit had no
+ * other use before). 6.12 sets bit 1 in ext4_handle_error() as well.
+ */
+#define EXT4_SILENT ((1UL << 1) | (1UL << 3))
+
+static __always_inline bool ext4_is_silent(struct super_block *sb)
+{
+	unsigned long flags = 0;
+#ifdef HAVE_ext4_sb_info_s_ext4_flags
+	struct ext4_sb_info *sbi = NULL;
+
+	READ(sbi, sb->s_fs_info);
+	READ(flags, sbi->s_ext4_flags);
+#endif
+	return flags & EXT4_SILENT;
+}
+
+/* bit 2 of b_flags, 5.10 to 7.3 (fs/xfs/xfs_buf.h) */
+#define XBF_READ_AHEAD (1u << 2)
+/* bit 2 of m_opstate since 5.15 (fs/xfs/xfs_mount.h); 5.10 kept it in m_flags */
+#define XFS_OPSTATE_SHUTDOWN (1UL << 2)
+/* XFS_SICK_INO_CORE, 5.10 to 7.3 (fs/xfs/libxfs/xfs_health.h) */
+#define XFS_SICK_INO_CORE (1u << 0)
+
+#ifdef HAVE_xfs_mount_m_super
+static __always_inline struct super_block *xfs_superblock(struct xfs_mount *mp)
+{
+	struct super_block *sb = NULL;
+
+	READ(sb, mp->m_super);
+	return sb;
+}
+
+static __always_inline bool xfs_is_shut_down(struct xfs_mount *mp)
+{
+	unsigned long state = 0;
+#ifdef HAVE_xfs_mount_m_opstate
+	READ(state, mp->m_opstate);
+#endif
+	return state & XFS_OPSTATE_SHUTDOWN;
+}
+
+/* b_rhash_key since 5.16 (4c7f65aea7b7), b_bn before */
+static __always_inline u64 xfs_buffer_block(struct xfs_buf *bp)
+{
+	u64 block = 0;
+#if defined(HAVE_xfs_buf_b_rhash_key)
+	READ(block, bp->b_rhash_key);
+#elif defined(HAVE_xfs_buf_b_bn)
+	READ(block, bp->b_bn);
+#endif
+	return block;
+}
+
+/* "xfs_agf", "xfs_dir3_data" ...: the name in the kernel's own message, all versions */
+static __always_inline void xfs_set_buffer_type(struct fserr_record *record, struct xfs_buf *bp)
+{
+#if defined(HAVE_xfs_buf_b_ops) && defined(HAVE_xfs_buf_ops_name)
+	struct xfs_buf_ops *ops = NULL;
+	char *name = NULL;
+
+	READ(ops, bp->b_ops);
+	READ(name, ops->name);
+	bpf_probe_read_kernel_str(record->function, sizeof(record->function), name);
+#endif
+}
+
+/* xfs_perag became a part of xfs_group in 6.13 (e9c4d8bfb26c) */
+static __always_inline struct xfs_mount *xfs_group_mount(void *group)
+{
+	struct xfs_mount *mp = NULL;
+#if defined(HAVE_xfs_group_xg_mount)
+	READ(mp, ((struct xfs_group *)group)->xg_mount);
+#elif defined(HAVE_xfs_perag_pag_mount)
+	READ(mp, ((struct xfs_perag *)group)->pag_mount);
+#endif
+	return mp;
+}
+#endif
+
+/* fs_error since 6.4; before it, bit 0 of fs_state (BTRFS_FS_STATE_ERROR) */
+#ifdef HAVE_btrfs_fs_info_sb
+static __always_inline bool btrfs_has_failed(struct btrfs_fs_info *fs_info)
+{
+	unsigned long state = 0;
+#if defined(HAVE_btrfs_fs_info_fs_error)
+	int error = 0;
+
+	READ(error, fs_info->fs_error);
+	return error != 0;
+#elif defined(HAVE_btrfs_fs_info_fs_state)
+	READ(state, fs_info->fs_state);
+#endif
+	return state & 1;
+}
+#endif
+
+#endif

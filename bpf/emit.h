@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The maps, and the one way by which a record leaves the kernel. */
+#ifndef EMIT_H
+#define EMIT_H
+
+/* 4 MiB: 27,000 records. The pages count twice in the monitor's RSS. */
+BPF_RINGBUF_OUTPUT(events, 1024);
+
+/*
+ * Reports that found no room in the ring, per probe. Memory mapped, because the
+ * monitor reads it after it has dropped the right to call bpf(2).
+ */
+BPF_F_TABLE("array", u32, u64, lost, FSERR_PROBE_MAX, BPF_F_MMAPABLE);
+
+static __always_inline void fserr_set_superblock(struct fserr_record *record,
+						 struct super_block *sb)
+{
+	unsigned long magic = 0, flags = 0;
+
+	READ(record->dev, sb->s_dev);
+	READ(magic, sb->s_magic);
+	READ(flags, sb->s_flags);
+	record->magic = magic;
+	record->sb_flags = flags;
+}
+
+static __always_inline void fserr_set_inode(struct fserr_record *record, struct inode *inode)
+{
+	struct super_block *sb = NULL;
+
+	record->flags |= FSERR_HAS_INODE;
+	record->ino = inode_number(inode);
+	READ(record->generation, inode->i_generation);
+	READ(sb, inode->i_sb);
+	fserr_set_superblock(record, sb);
+	if (record->magic == BTRFS_SUPER_MAGIC)
+		record->subvolume = btrfs_subvolume(inode);
+}
+
+static __always_inline void fserr_set_task(void *ctx, struct fserr_record *record)
+{
+	struct task_struct *task = (void *)bpf_get_current_task(), *leader = NULL;
+	u64 id = bpf_get_current_pid_tgid();
+
+	record->tgid = id >> 32;
+	record->tid = id;
+	READ(leader, task->group_leader);
+	READ(record->task_start, leader->start_time);
+	bpf_get_current_comm(record->comm, sizeof(record->comm));
+	if (in_soft_interrupt(ctx, task, record->comm))
+		record->flags |= FSERR_NO_TASK;
+}
+
+/* The record is complete but for its task and time. */
+static __always_inline int fserr_emit(void *ctx, struct fserr_record *record, u8 probe)
+{
+	struct fserr_record *slot = events.ringbuf_reserve(sizeof(*slot));
+	u32 key = probe;
+	u64 *count;
+
+	if (!slot) {
+		count = lost.lookup(&key);
+		if (count)
+			__sync_fetch_and_add(count, 1);
+		return 0;
+	}
+	record->version = FSERR_VERSION;
+	record->probe = probe;
+	record->size = sizeof(*record);
+	record->time_ns = bpf_ktime_get_ns();
+	fserr_set_task(ctx, record);
+	*slot = *record;
+	events.ringbuf_submit(slot, 0);
+	return 0;
+}
+
+#endif

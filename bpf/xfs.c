@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * XFS: buffer errors and verifiers for the proposed stream; the mark_sick family
+ * and shutdown for what Linux 7.x sends (fs/xfs/xfs_health.c, xfs_fsops.c).
+ */
+#ifdef HAVE_xfs_mount_m_super
+
+/*
+ * Buffers that a verifier is just refusing. xfs_buf_verifier_error() calls
+ * __xfs_buf_ioerror(), so one bad buffer passes both probes: the first leaves a
+ * mark here, only the second emits, in the first one's name.
+ */
+BPF_TABLE("lru_hash", u64, u8, xfs_refused, 1024);
+
+int kprobe_xfs_buf_verifier_error(struct pt_regs *ctx)
+{
+	u64 buffer = PT_REGS_PARM1(ctx);
+	u8 yes = 1;
+
+	xfs_refused.update(&buffer, &yes);
+	return 0;
+}
+
+static __always_inline int xfs_buffer_error(void *ctx, struct xfs_buf *bp, s32 error,
+					    u64 failaddr)
+{
+	u8 probe = FSERR_PROBE_XFS_BUF_IOERROR;
+	struct fserr_record record = {};
+	struct xfs_mount *mp = NULL;
+	u64 buffer = (u64)bp;
+	u32 flags = 0;
+
+	if (xfs_refused.lookup(&buffer)) {
+		xfs_refused.delete(&buffer);
+		probe = FSERR_PROBE_XFS_BUF_VERIFIER;
+	}
+	if (!error) /* the error of an earlier use is cleared */
+		return 0;
+	READ(flags, bp->b_flags);
+	if (flags & XBF_READ_AHEAD) /* nobody asked yet; who asks reads it again */
+		return 0;
+	READ(mp, bp->b_mount);
+	if (error == -EIO && xfs_is_shut_down(mp)) /* every buffer fails from then on */
+		return 0;
+	fserr_set_superblock(&record, xfs_superblock(mp));
+	record.error = error;
+	record.failaddr = failaddr;
+	record.block = xfs_buffer_block(bp);
+	xfs_set_buffer_type(&record, bp);
+	return fserr_emit(ctx, &record, probe);
+}
+
+int kprobe_xfs_buf_ioerror(struct pt_regs *ctx)
+{
+	return xfs_buffer_error(ctx, (void *)PT_REGS_PARM1(ctx), (s32)PT_REGS_PARM2(ctx),
+				PT_REGS_PARM3(ctx));
+}
+
+int tracepoint_xfs_buf_ioerror(struct bpf_raw_tracepoint_args *ctx)
+{
+	return xfs_buffer_error(ctx, (void *)ctx->args[0], (s32)ctx->args[1], ctx->args[2]);
+}
+
+static __always_inline void xfs_set_inode(struct fserr_record *record, struct xfs_inode *ip)
+{
+	struct inode *inode = (void *)ip + FSERR_OFFSET_xfs_inode_i_vnode;
+
+	fserr_set_inode(record, inode);
+	/* i_vnode.i_ino is set late during iget; i_ino (up to 7.1) from the start */
+#ifdef HAVE_xfs_inode_i_ino
+	READ(record->ino, ip->i_ino);
+#endif
+	if (inode_is_new(inode))
+		record->flags |= FSERR_IGET;
+}
+
+int kprobe_xfs_inode_verifier_error(struct pt_regs *ctx)
+{
+	struct fserr_record record = {};
+
+	xfs_set_inode(&record, (void *)PT_REGS_PARM1(ctx));
+	record.error = (s32)PT_REGS_PARM2(ctx);
+	record.failaddr = PT_REGS_PARM6(ctx);
+	if (!record.failaddr) /* then the kernel takes the caller, at the top of the stack */
+		READ(record.failaddr, *(u64 *)PT_REGS_SP(ctx));
+	bpf_probe_read_kernel_str(record.function, sizeof(record.function),
+				  (void *)PT_REGS_PARM3(ctx));
+	return fserr_emit(ctx, &record, FSERR_PROBE_XFS_INODE_VERIFIER);
+}
+
+static __always_inline int xfs_inode_sick(void *ctx, struct xfs_inode *ip, u32 mask)
+{
+	struct fserr_record record = {};
+
+	xfs_set_inode(&record, ip);
+	if (mask & XFS_SICK_INO_CORE)
+		record.flags |= FSERR_SICK_CORE;
+	record.error = -EFSCORRUPTED;
+	return fserr_emit(ctx, &record, FSERR_PROBE_XFS_INODE_SICK);
+}
+
+int kprobe_xfs_inode_sick(struct pt_regs *ctx)
+{
+	return xfs_inode_sick(ctx, (void *)PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx));
+}
+
+int tracepoint_xfs_inode_sick(struct bpf_raw_tracepoint_args *ctx)
+{
+	return xfs_inode_sick(ctx, (void *)ctx->args[0], ctx->args[1]);
+}
+
+static __always_inline int xfs_mount_event(void *ctx, struct xfs_mount *mp, s32 error, u8 probe)
+{
+	struct fserr_record record = {};
+
+	fserr_set_superblock(&record, xfs_superblock(mp));
+	record.error = error;
+	return fserr_emit(ctx, &record, probe);
+}
+
+int kprobe_xfs_group_sick(struct pt_regs *ctx)
+{
+	return xfs_mount_event(ctx, xfs_group_mount((void *)PT_REGS_PARM1(ctx)), -EFSCORRUPTED,
+			       FSERR_PROBE_XFS_GROUP_SICK);
+}
+
+int tracepoint_xfs_group_sick(struct bpf_raw_tracepoint_args *ctx)
+{
+	return xfs_mount_event(ctx, xfs_group_mount((void *)ctx->args[0]), -EFSCORRUPTED,
+			       FSERR_PROBE_XFS_GROUP_SICK);
+}
+
+/* (mp, agno, mask), up to 6.12 */
+int tracepoint_xfs_ag_sick(struct bpf_raw_tracepoint_args *ctx)
+{
+	return xfs_mount_event(ctx, (void *)ctx->args[0], -EFSCORRUPTED,
+			       FSERR_PROBE_XFS_GROUP_SICK);
+}
+
+int kprobe_xfs_fs_sick(struct pt_regs *ctx)
+{
+	return xfs_mount_event(ctx, (void *)PT_REGS_PARM1(ctx), -EFSCORRUPTED,
+			       FSERR_PROBE_XFS_FS_SICK);
+}
+
+int tracepoint_xfs_fs_sick(struct bpf_raw_tracepoint_args *ctx)
+{
+	return xfs_mount_event(ctx, (void *)ctx->args[0], -EFSCORRUPTED, FSERR_PROBE_XFS_FS_SICK);
+}
+
+/* The tracepoint fires once per shutdown; the function runs for every caller. */
+int tracepoint_xfs_shutdown(struct bpf_raw_tracepoint_args *ctx)
+{
+	return xfs_mount_event(ctx, (void *)ctx->args[0], -ESHUTDOWN, FSERR_PROBE_XFS_SHUTDOWN);
+}
+
+#endif

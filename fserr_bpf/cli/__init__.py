@@ -1,0 +1,45 @@
+"""The command line: arguments to settings, settings to the monitor, errors to one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from fserr_bpf import __version__
+from fserr_bpf.cli import decode, lab, probes, run
+from fserr_bpf.errors import FserrError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar of ``fserr-bpf``."""
+    top = argparse.ArgumentParser(
+        prog="fserr-bpf",
+        description="FAN_FS_ERROR events from stock Linux kernels, byte for byte.",
+    )
+    top.add_argument("--version", action="version", version=f"fserr-bpf {__version__}")
+    top.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (run, decode, probes, lab):
+        module.add_parser(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; user errors become one line."""
+    arguments = parser().parse_args(argv)
+    try:
+        code: int = arguments.function(arguments)
+        return code
+    except FserrError as error:
+        if arguments.debug:
+            raise
+        print(f"fserr-bpf: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def entry() -> None:
+    """Console script."""
+    sys.exit(main())

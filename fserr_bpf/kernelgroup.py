@@ -1,0 +1,83 @@
+"""ext4 on kernels without kprobes: the kernel's own events, with a place and a task.
+
+The tracepoint ext4_error knows function and line but neither error nor inode; the
+kernel's own FAN_FS_ERROR knows error and inode but not the place. Joined here.
+Never used where kprobes are, and never to compare with the kernel.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from fserr_bpf.codec.fanotify import Decoder
+from fserr_bpf.live.fanotify import FanotifyGroup
+from fserr_bpf.marks import MarkedFilesystem
+from fserr_bpf.model.event import FsErrorEvent
+from fserr_bpf.uapi.fanotify import FAN_UNLIMITED_QUEUE
+from fserr_bpf.uapi.record import Record
+
+SOURCE = "fanotify:FAN_FS_ERROR"
+_TRACES_KEPT = 64
+_TRACE_LIFE_NS = 1_000_000_000
+
+
+class KernelGroup:
+    """A real group whose events are joined with the tracepoint's records.
+
+    ``every`` marks all file systems (7.x reports for more than ext4), else ext4
+    only. Raises MarkError where the kernel does not know FAN_FS_ERROR.
+    """
+
+    def __init__(self, *, every: bool) -> None:
+        self._every = every
+        self._group = FanotifyGroup(FAN_UNLIMITED_QUEUE)
+        self._traces: dict[tuple[int, int], deque[Record]] = {}
+
+    def fileno(self) -> int:
+        """Readable while the kernel has events."""
+        return self._group.fileno()
+
+    def mark(self, marked: MarkedFilesystem) -> None:
+        """Ask the kernel for the errors of a file system, if it reports any."""
+        if self._every or marked.fstype == "ext4":
+            self._group.mark(marked.path)
+
+    def read(self) -> Iterator[FsErrorEvent]:
+        """The kernel's events that wait."""
+        decoder = Decoder()
+        while data := self._group.read():
+            for event in decoder.feed(data):
+                if isinstance(event, FsErrorEvent):
+                    yield event
+
+    def add_trace(self, record: Record) -> None:
+        """Keep a record of the tracepoint until its event is read."""
+        key = (record.dev, record.tgid)
+        self._traces.setdefault(key, deque(maxlen=_TRACES_KEPT)).append(record)
+
+    def take_trace(self, dev: int, event: FsErrorEvent) -> Record | None:
+        """The first record of the event's task since its last event.
+
+        A hint only: an error of a block group fires the tracepoint without an
+        event, errors of the journal are events without the tracepoint.
+        """
+        traces = self._traces.get((dev, event.pid))
+        if not traces:
+            return None
+        first = traces[0]
+        for _ in range(min(event.error_count, len(traces))):
+            traces.popleft()
+        return first
+
+    def forget(self, now_ns: int) -> None:
+        """Drop the records for which no event came; ``now_ns`` is CLOCK_MONOTONIC."""
+        for key, traces in list(self._traces.items()):
+            while traces and traces[0].time_ns < now_ns - _TRACE_LIFE_NS:
+                traces.popleft()
+            if not traces:
+                del self._traces[key]
+
+    def close(self) -> None:
+        """Close the real group."""
+        self._group.close()

@@ -1,0 +1,175 @@
+"""Probes that are attached: what the monitor holds after the loader has left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fserr_bpf import errors
+from fserr_bpf.errors import AttachError, FserrError, KernelError, PrivilegeError
+from fserr_bpf.live.probes import EXT4_EMITTERS, PROBES, Kernel, Kind, wanted
+from fserr_bpf.live.ring import Ring
+from fserr_bpf.model.stream import Stream
+from fserr_bpf.uapi.record import Probe
+
+_MAX_FDS = 128
+_MESSAGE = 1 << 16
+_LOCKDOWN = Path("/sys/kernel/security/lockdown")
+_CAP_SYS_ADMIN = 21
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A probe at one symbol or tracepoint."""
+
+    probe: Probe
+    kind: Kind
+    target: str
+
+    @property
+    def source(self) -> str:
+        """How an event names where it came from."""
+        return f"{self.kind.replace(' ', '_')}:{self.target}"
+
+
+def check_privileges() -> None:
+    """PrivilegeError unless this process may load and attach BPF programs."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
+    capabilities = int(found.group(1), 16) if found else 0
+    if not capabilities & (1 << _CAP_SYS_ADMIN):
+        who = "not root" if os.geteuid() else "CAP_SYS_ADMIN is missing"
+        raise PrivilegeError(who, "run with sudo, or give the container CAP_SYS_ADMIN")
+    if _LOCKDOWN.exists() and "[confidentiality]" in _LOCKDOWN.read_text():
+        raise PrivilegeError(
+            "the kernel is locked down (confidentiality): BPF may not read kernel memory",
+            "boot with lockdown=integrity or without lockdown",
+        )
+
+
+class Armed:
+    """The probes of some streams, attached; they live until ``close()``.
+
+    ``failed`` maps a probe that could not be attached to the reason. Raises
+    FserrError subclasses: PrivilegeError, KernelError, BccError, AttachError.
+    """
+
+    def __init__(self, streams: Iterable[Stream], *, debug: bool = False) -> None:
+        check_privileges()
+        answer, fds, messages = _run_loader([str(s) for s in streams])
+        if debug and messages:
+            print(messages, file=sys.stderr, end="")
+        if "error" in answer:
+            if debug:
+                answer["cause"] = f"{answer['cause']}\n{messages}".rstrip()
+            raise _rebuild(answer)
+        self.kernel = Kernel(**answer["kernel"])
+        self.wanted = frozenset(Probe(p) for p in answer["wanted"])
+        self.failed = {Probe(f["probe"]): str(f["reason"]) for f in answer["failed"]}
+        modules = {spec.probe: spec.module for spec in PROBES}
+        self.unloaded = {modules[Probe(f["probe"])] for f in answer["failed"] if f["unloaded"]}
+        self.ring = Ring(fds[0], fds[1])
+        self._fds = fds[2:]
+        self.attached = [
+            Attached(Probe(a["probe"]), Kind(a["kind"]), a["target"]) for a in answer["attached"]
+        ]
+        # opened now, because not every user may open them later
+        self._fdinfo = [
+            os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC) for fd in fds[3::2]
+        ]
+        if not self.attached:
+            self.close()
+            reasons = sorted(set(self.failed.values()))
+            raise AttachError("no probe could be attached", "; ".join(reasons))
+
+    def blind(self, stream: Stream, *, kernel_group: bool) -> dict[str, list[str]]:
+        """What ``stream`` cannot see here: reason -> what is missed.
+
+        ``kernel_group``: the kernel's own events stand in for its ext4 probes.
+        """
+        covered: set[Probe] = set()
+        if kernel_group:
+            covered |= EXT4_EMITTERS | {Probe.FSERROR}
+        if Probe.XFS_INODE_SICK in {a.probe for a in self.attached}:
+            covered.add(Probe.XFS_INODE_VERIFIER)
+        missing: dict[str, list[str]] = {}
+        for spec in PROBES:
+            probe = spec.probe
+            if probe in wanted(stream, self.kernel) & self.failed.keys() - covered:
+                missing.setdefault(self.failed[probe], []).append(spec.blind)
+        return missing
+
+    def missed(self) -> dict[str, int]:
+        """Runs of each probe that the kernel skipped (recursion), where it counts them.
+
+        ``recursion_misses`` of the program's fdinfo, 5.12 and later.
+        """
+        counts = {}
+        for attached, fd in zip(self.attached, self._fdinfo, strict=True):
+            info = os.pread(fd, 4096, 0).decode()
+            if found := re.search(r"^recursion_misses:\s*(\d+)", info, re.MULTILINE):
+                counts[attached.source] = int(found.group(1))
+        return counts
+
+    def close(self) -> None:
+        """Detach everything."""
+        for fd in self._fds + self._fdinfo:
+            os.close(fd)
+        self._fds, self._fdinfo = [], []
+        self.ring.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _run_loader(streams: list[str]) -> tuple[dict[str, Any], list[int], str]:
+    """Answer, descriptors and everything that the loader and LLVM printed."""
+    ours, theirs = socket.socketpair()
+    with ours, tempfile.TemporaryFile() as output:
+        with theirs:
+            command = [sys.executable, "-m", "fserr_bpf.live.loader", str(theirs.fileno())]
+            child = subprocess.Popen(
+                command + streams,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            data, fds, _, _ = socket.recv_fds(ours, _MESSAGE, _MAX_FDS)
+        finally:
+            if sys.exc_info()[0]:
+                child.kill()
+            child.wait()
+        output.seek(0)
+        messages = output.read().decode(errors="replace")
+    if not data:
+        last = messages.strip().splitlines()[-1:] or ["no message"]
+        raise KernelError(f"the loader died with status {child.returncode}: {last[0]}", "--debug")
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    answer: dict[str, Any] = json.loads(data)
+    return answer, fds, messages
+
+
+def _rebuild(answer: dict[str, Any]) -> FserrError:
+    kind: type[FserrError] = getattr(errors, answer["error"])
+    return kind(answer["cause"], answer["remedy"])

@@ -1,0 +1,85 @@
+"""What identifies the file system of a path in fanotify events: fsid and handle form."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fserr_bpf.errors import MarkError
+from fserr_bpf.live import syscalls
+from fserr_bpf.live.fanotify import FanotifyGroup
+from fserr_bpf.live.mounts import Mount, mount_of
+from fserr_bpf.uapi.exportfs import (
+    BTRFS_WITHOUT_PARENT,
+    FILEID_BTRFS_WITHOUT_PARENT,
+    FILEID_INO32_GEN,
+    FILEID_INO64_GEN,
+    INO32_GEN,
+    INO64_GEN,
+)
+
+# Any event that every kernel with FAN_REPORT_FID knows; FAN_FS_ERROR itself would
+# fail on the kernels that we emulate it for.
+_FAN_DELETE_SELF = 0x00000400
+
+_FORMS = {
+    FILEID_INO32_GEN: INO32_GEN,
+    FILEID_INO64_GEN: INO64_GEN,
+    FILEID_BTRFS_WITHOUT_PARENT: BTRFS_WITHOUT_PARENT,
+}
+
+
+class FilesystemIdentity(NamedTuple):
+    """The file system behind a marked path.
+
+    ``fsid`` is ``f_fsid`` of ``statfs(2)``: two unsigned 32-bit words. ``magic`` is
+    its ``f_type``. ``form`` is the FILEID_* type of every handle of the file
+    system, None if its layout is not known. ``dev`` is the superblock's device,
+    which on btrfs is not the ``st_dev`` of its files.
+    """
+
+    path: str
+    mount: Mount
+    fsid: tuple[int, int]
+    magic: int
+    form: int | None
+
+    @property
+    def dev(self) -> tuple[int, int]:
+        """``super_block.s_dev`` as (major, minor)."""
+        return self.mount.dev
+
+    @property
+    def fstype(self) -> str:
+        """Name of the file system type, as in mountinfo."""
+        return self.mount.fstype
+
+
+def identify(path: str) -> FilesystemIdentity:
+    """Identify the file system of ``path`` and make sure that it can be marked.
+
+    The kernel decides: a mark is set for a moment, on a group of its own. Raises
+    MarkError as ``fanotify_mark(2)`` would fail, PrivilegeError without root.
+    """
+    with FanotifyGroup() as group:
+        group.mark(path, _FAN_DELETE_SELF)
+    mount = mount_of(path)
+    try:
+        statfs = syscalls.statfs(path)
+        form = _handle_form(path)
+    except OSError as error:
+        raise MarkError(f"{path}: {error.strerror}", "mark it while it is mounted") from error
+    return FilesystemIdentity(path, mount, statfs.f_fsid, statfs.f_type, form)
+
+
+def _handle_form(path: str) -> int | None:
+    """The type of the handle of ``path`` if we could have built that handle.
+
+    Types alone do not tell: FUSE stores another number order under 0x81, tmpfs
+    twelve bytes under 0x01.
+    """
+    handle = syscalls.name_to_handle_at(path)
+    layout = _FORMS.get(handle.handle_type)
+    if layout is None or layout.size != len(handle.f_handle):
+        return None
+    ino = layout.unpack(handle.f_handle)[0]
+    return handle.handle_type if ino == syscalls.statx(path).ino else None

@@ -1,0 +1,131 @@
+"""The header tree that bcc compiles against, made from the running kernel's BTF.
+
+No kernel headers: real ones do not contain XFS's structures, a dumped vmlinux.h
+is laid out wrongly by bcc's clang on 7.x without a word. So only the members that
+the probes read are declared, each at the offset that BTF gives.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from pathlib import Path
+
+from fserr_bpf.live.btf import Btf
+
+_POINTER = "void *{}"
+_U32, _S32, _LONG = "u32 {}", "s32 {}", "unsigned long {}"
+
+# struct -> member -> C declaration; the module whose BTF knows the struct, "" for vmlinux
+WANTED: dict[str, tuple[str, dict[str, str]]] = {
+    "super_block": (
+        "",
+        {"s_dev": _U32, "s_magic": _LONG, "s_flags": _LONG, "s_fs_info": _POINTER},
+    ),
+    "inode": (
+        "",
+        {
+            "i_sb": "struct super_block *{}",
+            "i_ino": _LONG,
+            "i_generation": _U32,
+            "i_rdev": _U32,
+            "i_hash": "struct {{ void *next, *pprev; }} {}",
+        },
+    ),
+    "address_space": ("", {"host": "struct inode *{}", "wb_err": _U32}),
+    "file": ("", {"f_inode": "struct inode *{}"}),
+    "task_struct": (
+        "",
+        {
+            "group_leader": "struct task_struct *{}",
+            "start_time": "u64 {}",
+            "stack": _LONG,
+            "journal_info": _POINTER,
+        },
+    ),
+    "fserror_event": (
+        "",
+        {
+            "work": _LONG,
+            "sb": "struct super_block *{}",
+            "inode": "struct inode *{}",
+            "pos": "u64 {}",
+            "error": _S32,
+        },
+    ),
+    "ext4_sb_info": ("ext4", {"s_ext4_flags": _LONG}),
+    "xfs_mount": ("xfs", {"m_super": "struct super_block *{}", "m_opstate": _LONG}),
+    "xfs_buf": (
+        "xfs",
+        {
+            "b_mount": "struct xfs_mount *{}",
+            "b_flags": _U32,
+            "b_ops": "struct xfs_buf_ops *{}",
+            "b_rhash_key": "u64 {}",
+            "b_bn": "u64 {}",
+        },
+    ),
+    "xfs_buf_ops": ("xfs", {"name": "char *{}"}),
+    "xfs_inode": ("xfs", {"i_mount": "struct xfs_mount *{}", "i_vnode": _LONG, "i_ino": "u64 {}"}),
+    "xfs_perag": ("xfs", {"pag_mount": "struct xfs_mount *{}"}),
+    "xfs_group": ("xfs", {"xg_mount": "struct xfs_mount *{}"}),
+    "btrfs_fs_info": (
+        "btrfs",
+        {"sb": "struct super_block *{}", "fs_error": _S32, "fs_state": _LONG},
+    ),
+    "btrfs_root": ("btrfs", {"root_key": "u64 {}"}),
+    "btrfs_inode": ("btrfs", {"root": "struct btrfs_root *{}", "vfs_inode": _LONG}),
+}
+
+
+def kernel_types(btf: dict[str, Btf]) -> str:
+    """The text of ``linux/fserr_types.h``; ``btf`` maps a module name ("" is vmlinux).
+
+    A member that this kernel lacks is left out; the probes ask for
+    ``HAVE_struct_member``. ``FSERR_OFFSET_struct_member`` is for container_of.
+    """
+    lines = [f"struct {struct};" for struct in WANTED]
+    for struct, (module, members) in WANTED.items():
+        known = btf.get(module)
+        offsets = {m: known.offset(struct, m) for m in members} if known else {}
+        views = []
+        for member, offset in offsets.items():
+            if offset is None:
+                continue
+            declaration = members[member].format(member)
+            padding = f"char pad_{member}[{offset}]; " if offset else ""
+            views.append(f"\tstruct {{ {padding}{declaration}; }} __attribute__((packed));")
+            lines.append(f"#define HAVE_{struct}_{member} 1")
+            lines.append(f"#define FSERR_OFFSET_{struct}_{member} {offset}")
+        if views:
+            lines += [f"struct {struct} {{ union {{", *views, "}; };"]
+    vmlinux = btf[""]
+    # THREAD_SIZE is a macro; union thread_union is the one type that has it
+    lines.append(f"#define FSERR_THREAD_SIZE {vmlinux.size('thread_union') or 16384}UL")
+    if "force_ro" in (btf.get("ext4", vmlinux).parameters("__ext4_error") or []):
+        lines.append("#define FSERR_EXT4_FORCE_RO 1")
+    return "\n".join(lines) + "\n"
+
+
+def _version_header() -> str:
+    # bcc compares LINUX_VERSION_CODE in its own helpers; our probes never do
+    digits = [
+        int("".join(c for c in part if c.isdigit()) or 0)
+        for part in platform.release().split("-")[0].split("+")[0].split(".")[:3]
+    ]
+    major, minor, patch = [*digits, 0, 0, 0][:3]
+    code = (major << 16) + (minor << 8) + min(255, patch)
+    return (
+        f"#define LINUX_VERSION_CODE {code}\n"
+        "#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + ((c) > 255 ? 255 : (c)))\n"
+    )
+
+
+def write_tree(directory: Path, source: Path, types: str) -> None:
+    """Make ``directory`` a kernel source tree in the eyes of bcc.
+
+    ``source`` is the ``bpf/`` folder with the fixed headers.
+    """
+    shutil.copytree(source / "include", directory / "include")
+    (directory / "include/linux/version.h").write_text(_version_header())
+    (directory / "include/linux/fserr_types.h").write_text(types)

@@ -1,0 +1,48 @@
+"""Kernel addresses to function names, a line at a time.
+
+The table is some 200,000 lines. Holding it would cost the monitor more memory
+than everything else, and errors come from few places: each new address is one
+pass over the file, its answer is kept.
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+KALLSYMS = "/proc/kallsyms"
+
+
+class Kallsyms:
+    """Names of kernel text addresses.
+
+    The kernel decides at ``open`` whether this process may see addresses
+    (kallsyms_show_value()), so open it before privileges are dropped.
+    """
+
+    def __init__(self, path: str = KALLSYMS) -> None:
+        self._file: BinaryIO = open(path, "rb", buffering=1 << 16)  # noqa: SIM115 - kept open
+        self._known: dict[int, str] = {0: ""}
+
+    def function(self, address: int) -> str:
+        """Name of the function that ``address`` is in; "" when it cannot be told."""
+        if address not in self._known:
+            self._known[address] = self._look_up(address)
+        return self._known[address]
+
+    def _look_up(self, address: int) -> str:
+        wanted = b"%016x" % address  # same width and base as the file: compares as text
+        best, line = b"\0", b""
+        self._file.seek(0)
+        for candidate in self._file:
+            start = candidate[:16]
+            if best < start <= wanted:
+                best, line = start, candidate
+        fields = line.split()
+        # hidden addresses are all zero, and data symbols have no business here
+        if len(fields) < 3 or not best.strip(b"0") or fields[1] not in b"tTwW":
+            return ""
+        return fields[2].decode()
+
+    def close(self) -> None:
+        """Close the table."""
+        self._file.close()

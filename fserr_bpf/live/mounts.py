@@ -1,0 +1,195 @@
+"""The mount table: which file system a path is on, and where a device is visible.
+
+Source: ``/proc/self/mountinfo``, written by ``show_mountinfo()`` in
+``fs/proc_namespace.c``. Nothing here keeps a descriptor on a mounted file system,
+which would make it busy for ``umount(8)``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from fserr_bpf.errors import MarkError
+from fserr_bpf.live import syscalls
+
+MOUNTINFO = "/proc/self/mountinfo"
+
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+_READ_SIZE = 1 << 16
+
+
+class Mount(NamedTuple):
+    """One line of mountinfo. ``major`` and ``minor`` are ``super_block.s_dev``.
+
+    ``root`` is the directory of the file system that shows at ``mount_point``.
+    ``options`` belong to the mount, ``super_options`` to the file system.
+    """
+
+    mount_id: int
+    parent_id: int
+    major: int
+    minor: int
+    root: str
+    mount_point: str
+    fstype: str
+    source: str
+    options: str
+    super_options: str
+
+    @property
+    def dev(self) -> tuple[int, int]:
+        """The superblock's device as (major, minor)."""
+        return self.major, self.minor
+
+
+MountTable = tuple[Mount, ...]
+
+
+def _unescape(field: bytes) -> str:
+    return os.fsdecode(_ESCAPE.sub(lambda match: bytes((int(match[1], 8),)), field))
+
+
+def _parse_line(line: bytes) -> Mount:
+    # Optional fields (shared:1 ...) end at a lone "-".
+    before, after = line.split(b" - ", 1)
+    mount_id, parent_id, device, root, mount_point, options = before.split(b" ")[:6]
+    fstype, source, super_options = after.split(b" ", 2)
+    major, minor = device.split(b":")
+    return Mount(
+        mount_id=int(mount_id),
+        parent_id=int(parent_id),
+        major=int(major),
+        minor=int(minor),
+        root=_unescape(root),
+        mount_point=_unescape(mount_point),
+        fstype=_unescape(fstype),
+        source=_unescape(source),
+        options=_unescape(options),
+        super_options=_unescape(super_options),
+    )
+
+
+def parse_mountinfo(text: bytes) -> MountTable:
+    """The mounts of a mountinfo file, in its order, octal escapes decoded."""
+    return tuple(_parse_line(line) for line in text.splitlines())
+
+
+def read_mounts() -> MountTable:
+    """The mount table of this process, now."""
+    with open(MOUNTINFO, "rb") as file:
+        return parse_mountinfo(file.read())
+
+
+def mount_of(path: str) -> Mount:
+    """The mount that ``path`` resolves to.
+
+    Raises MarkError when the path cannot be reached, or when its mount has no
+    place in this process's mount namespace (a path through ``/proc/PID/root``).
+    """
+    try:
+        mount_id = syscalls.statx(path).mount_id
+    except OSError as error:
+        raise MarkError(f"{path}: {error.strerror}", "give a path that exists") from error
+    for mount in read_mounts():
+        if mount.mount_id == mount_id:
+            return mount
+    raise MarkError(
+        f"{path}: its mount is not in this mount namespace", "run inside that namespace"
+    )
+
+
+def mounts_with(fstypes: Collection[str], table: Iterable[Mount] | None = None) -> MountTable:
+    """The preferred mount of every device that carries one of ``fstypes``."""
+    preferred = preferred_mounts(read_mounts() if table is None else table)
+    return tuple(mount for mount in preferred.values() if mount.fstype in fstypes)
+
+
+def preferred_mounts(table: Iterable[Mount]) -> dict[tuple[int, int], Mount]:
+    """Where to look at each device: its first mount that is visible and whole.
+
+    A mount whose root is not "/" (bind mount, btrfs subvolume) or which another
+    mount hides is taken only when the device has nothing better.
+    """
+    mounts = tuple(table)
+    hidden = _hidden_ids(mounts)
+    best: dict[tuple[int, int], Mount] = {}
+    rank: dict[tuple[int, int], tuple[bool, bool]] = {}
+    for mount in mounts:
+        mine = (mount.mount_id in hidden, mount.root != "/")
+        if mount.dev not in best or mine < rank[mount.dev]:
+            best[mount.dev], rank[mount.dev] = mount, mine
+    return best
+
+
+def _hidden_ids(mounts: MountTable) -> frozenset[int]:
+    """Ids of the mounts that their own mount point does not lead to."""
+    by_id = {mount.mount_id: mount for mount in mounts}
+    children: dict[int, list[Mount]] = {}
+    for mount in mounts:
+        if mount.parent_id != mount.mount_id:
+            children.setdefault(mount.parent_id, []).append(mount)
+
+    def cut_off(mount: Mount) -> bool:
+        """A later mount covers a directory on the way to the mount point."""
+        while True:
+            on_the_way = (
+                other.mount_point.rstrip("/") + "/" for other in children.get(mount.parent_id, ())
+            )
+            if any(
+                mount.mount_point.startswith(prefix) and mount.mount_point != prefix
+                for prefix in on_the_way
+            ):
+                return True
+            parent = by_id.get(mount.parent_id)
+            if parent is None or parent is mount:
+                return False
+            mount = parent
+
+    return frozenset(
+        mount.mount_id
+        for mount in mounts
+        if any(child.mount_point == mount.mount_point for child in children.get(mount.mount_id, ()))
+        or cut_off(mount)
+    )
+
+
+class MountWatch:
+    """Tells when the mount table changes: poll `fileno` for EPOLLPRI | EPOLLERR.
+
+    The poll itself takes the notice (``mounts_poll()`` in
+    ``fs/proc_namespace.c``), so call `changed` after every wake-up.
+    """
+
+    def __init__(self) -> None:
+        self._fd = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop watching."""
+        os.close(self._fd)
+
+    def fileno(self) -> int:
+        """The descriptor to poll."""
+        return self._fd
+
+    def changed(self) -> MountTable:
+        """The mount table as it is now."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        chunks = []
+        while chunk := os.read(self._fd, _READ_SIZE):
+            chunks.append(chunk)
+        return parse_mountinfo(b"".join(chunks))

@@ -1,0 +1,155 @@
+"""The system calls that Python's standard library lacks; ctypes stays in this file.
+
+Every function raises OSError with the kernel's errno. Layouts are those of the
+64-bit ABI that x86-64, arm64 and riscv64 share.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import NamedTuple
+
+from fserr_bpf.uapi.exportfs import MAX_HANDLE_SZ
+
+_AT_FDCWD = -100
+_AT_SYMLINK_FOLLOW = 0x400
+_STATX_INO = 0x100
+_STATX_MNT_ID = 0x1000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Statfs(ctypes.Structure):
+    """``struct statfs`` of ``include/uapi/asm-generic/statfs.h``."""
+
+    _fields_ = [
+        ("f_type", ctypes.c_long),
+        ("f_bsize", ctypes.c_long),
+        ("f_blocks", ctypes.c_ulong),
+        ("f_bfree", ctypes.c_ulong),
+        ("f_bavail", ctypes.c_ulong),
+        ("f_files", ctypes.c_ulong),
+        ("f_ffree", ctypes.c_ulong),
+        ("f_fsid", ctypes.c_uint32 * 2),
+        ("f_namelen", ctypes.c_long),
+        ("f_frsize", ctypes.c_long),
+        ("f_flags", ctypes.c_long),
+        ("f_spare", ctypes.c_long * 4),
+    ]
+
+
+class _FileHandle(ctypes.Structure):
+    """``struct file_handle`` with room for the largest handle."""
+
+    _fields_ = [
+        ("handle_bytes", ctypes.c_uint32),
+        ("handle_type", ctypes.c_int32),
+        ("f_handle", ctypes.c_ubyte * MAX_HANDLE_SZ),
+    ]
+
+
+_libc.fanotify_init.argtypes = (ctypes.c_uint, ctypes.c_uint)
+_libc.fanotify_init.restype = ctypes.c_int
+_libc.fanotify_mark.argtypes = (
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.c_uint64,
+    ctypes.c_int,
+    ctypes.c_char_p,
+)
+_libc.fanotify_mark.restype = ctypes.c_int
+_libc.name_to_handle_at.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.POINTER(_FileHandle),
+    ctypes.POINTER(ctypes.c_int),
+    ctypes.c_int,
+)
+_libc.name_to_handle_at.restype = ctypes.c_int
+_libc.statfs.argtypes = (ctypes.c_char_p, ctypes.POINTER(_Statfs))
+_libc.statfs.restype = ctypes.c_int
+_libc.statx.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.c_char_p,
+)
+_libc.statx.restype = ctypes.c_int
+
+
+class NameToHandle(NamedTuple):
+    """What ``name_to_handle_at(2)`` returns for one path."""
+
+    handle_type: int
+    f_handle: bytes
+    mount_id: int
+
+
+class Statfs(NamedTuple):
+    """The part of ``struct statfs`` that identifies a file system."""
+
+    f_type: int
+    f_fsid: tuple[int, int]
+
+
+class Statx(NamedTuple):
+    """The part of ``struct statx`` that says where a path lives."""
+
+    ino: int
+    mount_id: int
+
+
+def _check(result: int, path: str | None = None) -> int:
+    if result == -1:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), path)
+    return result
+
+
+def fanotify_init(flags: int, event_f_flags: int = os.O_RDONLY) -> int:
+    """Create a notification group and return its descriptor (``fanotify_init(2)``)."""
+    return _check(_libc.fanotify_init(flags, event_f_flags))
+
+
+def fanotify_mark(group: int, flags: int, mask: int, path: str) -> None:
+    """Change a mark of ``group`` on ``path``, which symbolic links lead to."""
+    _check(_libc.fanotify_mark(group, flags, mask, _AT_FDCWD, os.fsencode(path)), path)
+
+
+def name_to_handle_at(path: str) -> NameToHandle:
+    """The file handle of ``path``, symbolic links followed (``name_to_handle_at(2)``)."""
+    handle = _FileHandle(handle_bytes=MAX_HANDLE_SZ)
+    mount_id = ctypes.c_int()
+    result = _libc.name_to_handle_at(
+        _AT_FDCWD,
+        os.fsencode(path),
+        ctypes.byref(handle),
+        ctypes.byref(mount_id),
+        _AT_SYMLINK_FOLLOW,
+    )
+    _check(result, path)
+    return NameToHandle(
+        handle.handle_type, bytes(handle.f_handle[: handle.handle_bytes]), mount_id.value
+    )
+
+
+def statfs(path: str) -> Statfs:
+    """Magic number and fsid (two unsigned 32-bit words) of the file system of ``path``."""
+    buffer = _Statfs()
+    _check(_libc.statfs(os.fsencode(path), ctypes.byref(buffer)), path)
+    return Statfs(buffer.f_type, (buffer.f_fsid[0], buffer.f_fsid[1]))
+
+
+def statx(path: str) -> Statx:
+    """Inode number and mount id of ``path``, symbolic links followed.
+
+    The mount id is the one of ``/proc/self/mountinfo`` (STATX_MNT_ID, Linux 5.8).
+    """
+    buffer = ctypes.create_string_buffer(256)
+    _check(_libc.statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_INO | _STATX_MNT_ID, buffer), path)
+    (ino,) = struct.unpack_from("=Q", buffer, 32)
+    (mount_id,) = struct.unpack_from("=Q", buffer, 144)
+    return Statx(ino, mount_id)

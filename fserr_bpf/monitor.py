@@ -1,0 +1,358 @@
+"""The pipeline: ring -> record -> event -> group queue. The one place where live meets model.
+
+``Monitor`` behaves like a fanotify group: errors queue up and merge while nobody
+reads, ``fileno()`` polls readable while something waits, ``read()`` returns the
+bytes that read(2) would have returned. One thread owns it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from fserr_bpf.codec import reader
+from fserr_bpf.codec.record import decode_record
+from fserr_bpf.kernelgroup import SOURCE, KernelGroup
+from fserr_bpf.live.armed import Armed
+from fserr_bpf.live.fanotify import kernel_accepts_fs_error
+from fserr_bpf.live.kallsyms import Kallsyms
+from fserr_bpf.live.mounts import MountTable, MountWatch
+from fserr_bpf.live.probes import EXT4_EMITTERS, wanted
+from fserr_bpf.marks import MarkedFilesystem, MarkTable
+from fserr_bpf.model.event import Event, FsErrorEvent, Origin, OverflowEvent
+from fserr_bpf.model.group import MAX_QUEUED_EVENTS, NotificationQueue
+from fserr_bpf.model.mark import Mark
+from fserr_bpf.model.stream import Stream
+from fserr_bpf.statistics import Statistics
+from fserr_bpf.streams import RULES, Report
+from fserr_bpf.uapi.record import Flag, Probe, Record
+
+_NO_TASK = int(Flag.NO_TASK)
+_READ_SIZE = 65536
+_PUMP_ROUNDS = 8  # a pump takes a full ring at most: a flood must not starve the reader
+
+
+class Monitor:
+    """An emulated FAN_FS_ERROR group on a running kernel.
+
+    ``marks``: what to watch, or None for every mounted ext4, XFS, btrfs and f2fs,
+    also those mounted later. ``max_events``: length of the queue, None for no
+    limit. ``armed``: probes attached before, to be shared by one monitor after the
+    other; without it the monitor attaches its own and detaches them.
+
+    Raises FserrError subclasses: PrivilegeError, KernelError, BccError,
+    AttachError, MarkError.
+    """
+
+    def __init__(
+        self,
+        marks: Iterable[Mark] | None = None,
+        stream: Stream = Stream.PROPOSED,
+        *,
+        max_events: int | None = MAX_QUEUED_EVENTS,
+        armed: Armed | None = None,
+        debug: bool = False,
+    ) -> None:
+        self.stream = stream
+        with contextlib.ExitStack() as stack:
+            self.marks = MarkTable(marks)
+            self.armed = armed or stack.enter_context(Armed([stream], debug=debug))
+            self._sources = {a.probe: a.source for a in reversed(self.armed.attached)}
+            self._wanted = wanted(stream, self.armed.kernel)
+            self._rules = {p: r for p, r in RULES[stream].items() if p in self._wanted}
+            self._queue = NotificationQueue(max_events, _overflow)
+            self._counts = Counter[str]()
+            self._news: list[str] = []
+            self._lost_before = self._lost_seen = sum(self.armed.ring.lost())
+            self._missed_before = self.armed.missed()
+            self._kallsyms = stack.enter_context(contextlib.closing(Kallsyms()))
+            self._kernel_group = self._open_kernel_group(stack)
+            self._mounts = stack.enter_context(MountWatch())
+            self._mounts_changed = False
+            self._pending = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            stack.callback(os.close, self._pending)
+            self._epoll = stack.enter_context(select.epoll())
+            self._epoll.register(self.armed.ring.fileno(), select.EPOLLIN)
+            self._epoll.register(self._pending, select.EPOLLIN)
+            if self._kernel_group:
+                self._epoll.register(self._kernel_group.fileno(), select.EPOLLIN)
+            self._closing = stack.pop_all()
+
+    # -- reading -----------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """A descriptor for poll, epoll or asyncio: readable while errors wait."""
+        return self._epoll.fileno()
+
+    def __len__(self) -> int:
+        """Events in the queue; errors that are still in the ring do not count."""
+        return len(self._queue)
+
+    def pop(self) -> Event:
+        """Take the first queued event; IndexError when the queue is empty."""
+        event = self._queue.pop()
+        self._signal()
+        return self._resolve(event) if isinstance(event, FsErrorEvent) else event
+
+    def read_events(self) -> Iterator[Event]:
+        """Everything that waits now, without blocking; an event leaves as it is yielded."""
+        self.pump()
+        while self._queue:
+            yield self.pop()
+
+    def read(self, size: int = _READ_SIZE) -> bytes:
+        """What ``read(2)`` on a non-blocking group returns; b"" when nothing waits.
+
+        Raises OSError EINVAL when the first event does not fit; it stays.
+        """
+        self.pump()
+        try:
+            return reader.read(self._queue, size)
+        except BlockingIOError:
+            return b""
+        finally:
+            self._signal()
+
+    def __iter__(self) -> Iterator[Event]:
+        """Events for ever; blocks while there are none."""
+        while True:
+            yield from self.read_events()
+            self.wait()
+
+    def wait(
+        self, timeout: float | None = None, others: Mapping[int, int] | None = None
+    ) -> frozenset[int]:
+        """Block until errors wait, a mount changes, or ``timeout`` seconds have passed.
+
+        ``others`` maps further descriptors to their poll(2) masks; those that are
+        ready are returned.
+        """
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        # not in the epoll: polling takes the notice, so only its reader may
+        poll.register(self._mounts.fileno(), select.POLLPRI | select.POLLERR)
+        for fd, mask in (others or {}).items():
+            poll.register(fd, mask)
+        ready = {fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)}
+        self._mounts_changed |= self._mounts.fileno() in ready
+        return frozenset(ready - {self.fileno(), self._mounts.fileno()})
+
+    # -- the pipeline ------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Move everything that the probes have pushed into the group's queue."""
+        wall = time.time_ns() - time.monotonic_ns()
+        # the kernel's events first: then the trace of each is in the ring already
+        kernel_events = list(self._kernel_group.read()) if self._kernel_group else []
+        for _ in range(_PUMP_ROUNDS):
+            records = self.armed.ring.drain()
+            for data in records:
+                self._take(decode_record(data), wall)
+            if not records:
+                break
+        if self._kernel_group:
+            for event in kernel_events:
+                self._take_kernel_event(self._kernel_group, event, wall)
+            self._kernel_group.forget(time.monotonic_ns())
+        self._note_losses()
+        self._follow_mounts()
+        self._signal()
+
+    def _take(self, record: Record, wall: int) -> None:
+        if record.probe == Probe.SB_DELETE:
+            self.marks.end(record.dev, record.time_ns)
+            return
+        if record.probe == Probe.EXT4_TRACE:
+            if self._kernel_group:
+                self._kernel_group.add_trace(record)
+            return
+        rule = self._rules.get(record.probe)
+        if rule is None:  # shared probes: this one serves another stream
+            return
+        marked = self.marks.get(record.dev)
+        if marked is None or record.time_ns < marked.since_ns:
+            self._counts["not marked"] += 1
+            return
+        report = rule(record)
+        if report is None:
+            self._counts["not in stream"] += 1
+            return
+        task = None if record.flags & _NO_TASK else (record.tgid, record.task_start)
+        self._queue.insert(marked.fsid, task, partial(self._event, record, marked, report, wall))
+
+    def _event(
+        self, record: Record, marked: MarkedFilesystem, report: Report, wall: int
+    ) -> FsErrorEvent:
+        return FsErrorEvent(
+            fsid=marked.fsid,
+            handle=marked.handle(record) if report.inode else None,
+            error=report.error,
+            error_count=1,
+            pid=0 if record.flags & _NO_TASK else record.tgid,
+            origin=_origin(record, marked, wall, self._sources[Probe(record.probe)]),
+        )
+
+    def _resolve(self, event: FsErrorEvent) -> FsErrorEvent:
+        """Name the function of a failaddr: on delivery, so never for what merged."""
+        origin = event.origin
+        if not origin or not origin.failaddr:
+            return event
+        name = self._kallsyms.function(origin.failaddr)
+        return event._replace(origin=origin._replace(function=name)) if name else event
+
+    # -- kernels without kprobes ---------------------------------------------------
+
+    def _open_kernel_group(self, stack: contextlib.ExitStack) -> KernelGroup | None:
+        every = Probe.FSERROR in self._wanted
+        if self.armed.kernel.kprobes or not (every or self._wanted & EXT4_EMITTERS):
+            return None
+        if not kernel_accepts_fs_error():
+            return None
+        group = stack.enter_context(contextlib.closing(KernelGroup(every=every)))
+        for marked in self.marks:
+            group.mark(marked)
+        return group
+
+    def _take_kernel_event(self, group: KernelGroup, event: FsErrorEvent, wall: int) -> None:
+        marked = self.marks.by_fsid(event.fsid)
+        if marked is None:
+            self._counts["not marked"] += event.error_count
+            return
+        trace = group.take_trace(marked.dev, event)
+        if trace:
+            source = f"{SOURCE}+{self._sources[Probe.EXT4_TRACE]}"
+            origin = _origin(trace, marked, wall, source)
+        else:
+            origin = _place(marked, time.time_ns(), SOURCE)
+        error = event.error if self.stream is Stream.NATIVE else abs(event.error)
+        self._queue.insert(
+            marked.fsid,
+            (event.pid, trace.task_start if trace else 0),
+            lambda: event._replace(error=error, origin=origin),
+            event.error_count,
+        )
+
+    # -- losses, mounts, wake-ups ----------------------------------------------------
+
+    def _note_losses(self) -> None:
+        """What found the ring full becomes one FAN_Q_OVERFLOW in the queue."""
+        lost = sum(self.armed.ring.lost())
+        if lost > self._lost_seen:
+            self._lost_seen = lost
+            self._queue.overflow()
+
+    def _follow_mounts(self) -> None:
+        poll = select.poll()
+        poll.register(self._mounts.fileno(), select.POLLPRI | select.POLLERR)
+        if not poll.poll(0) and not self._mounts_changed:
+            return
+        self._mounts_changed = False
+        table = self._mounts.changed()
+        if Probe.SB_DELETE not in self._sources:
+            self.marks.end_unmounted(table)
+        if self.marks.follows:
+            self._follow(table)
+
+    def _follow(self, table: MountTable) -> None:
+        skipped = set(self.marks.skipped)
+        for marked in self.marks.follow(table):
+            self._news.append(f"now watching {marked.mount_point} ({marked.fstype})")
+            if self._kernel_group:
+                self._kernel_group.mark(marked)
+            if marked.fstype in self.armed.unloaded:
+                self._news.append(f"{marked.fstype} was loaded late: start again to see its errors")
+        for path in set(self.marks.skipped) - skipped:
+            self._news.append(f"not watching {self.marks.skipped[path]}")
+
+    def blind(self) -> dict[str, list[str]]:
+        """What this stream cannot see on this kernel: reason -> what is missed."""
+        return self.armed.blind(self.stream, kernel_group=self._kernel_group is not None)
+
+    def news(self) -> list[str]:
+        """What has changed about the marks since the last call, in words."""
+        news, self._news = self._news, []
+        return news
+
+    def _signal(self) -> None:
+        """Keep ``fileno()`` readable while events wait that nobody has read."""
+        if self._queue:
+            os.eventfd_write(self._pending, 1)
+        else:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._pending)
+
+    # -- the end -----------------------------------------------------------------------
+
+    def statistics(self) -> Statistics:
+        """The loss arithmetic so far."""
+        missed = self.armed.missed()
+        return Statistics(
+            delivered=self._queue.delivered,
+            merged=self._queue.merged,
+            waiting=self._queue.inserted - self._queue.delivered,
+            ring_full=self._lost_seen - self._lost_before,
+            queue_full=self._queue.overflowed,
+            not_marked=self._counts["not marked"],
+            not_in_stream=self._counts["not in stream"],
+            missed={name: n - self._missed_before[name] for name, n in missed.items()},
+        )
+
+    def close(self) -> None:
+        """Detach, unless the probes are shared, and release everything."""
+        self._closing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _overflow() -> OverflowEvent:
+    return OverflowEvent(time_ns=time.time_ns())
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode(errors="backslashreplace")
+
+
+def _place(marked: MarkedFilesystem, time_ns: int, source: str) -> Origin:
+    """An origin that knows the file system only."""
+    return Origin(
+        time_ns=time_ns,
+        dev=(marked.dev >> 20, marked.dev & 0xFFFFF),
+        device=marked.device,
+        mount_point=marked.mount_point,
+        fstype=marked.fstype,
+        ino=0,
+        generation=0,
+        tid=0,
+        comm="",
+        source=source,
+    )
+
+
+def _origin(record: Record, marked: MarkedFilesystem, wall: int, source: str) -> Origin:
+    bystander = record.flags & _NO_TASK
+    return _place(marked, record.time_ns + wall, source)._replace(
+        ino=record.ino,
+        generation=record.generation,
+        tid=0 if bystander else record.tid,
+        comm="" if bystander else _text(record.comm),
+        function=_text(record.function),
+        line=record.line,
+        failaddr=record.failaddr,
+        block=record.block,
+    )

@@ -1,0 +1,103 @@
+"""What each stream makes of a record: an error of which form, or nothing.
+
+``docs/streams.md`` has the same rules in prose. Everything here is pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from fserr_bpf.model.stream import Stream
+from fserr_bpf.uapi.record import Flag, Probe, Record
+
+EFSCORRUPTED = 117
+ESHUTDOWN = 108
+
+_XFS_MAGIC = 0x58465342
+_BTRFS_MAGIC = 0x9123683E
+_BTREE_INODE = 1  # BTRFS_BTREE_INODE_OBJECTID: all metadata of a btrfs
+
+_HAS_INODE = int(Flag.HAS_INODE)
+_UNFINISHED = int(Flag.IGET)
+_SICK_CORE = int(Flag.SICK_CORE)
+
+
+class Report(NamedTuple):
+    """One error as fsnotify would be told: signed errno, with an inode or without."""
+
+    error: int
+    inode: bool
+
+
+Rule = Callable[[Record], Report | None]
+
+
+def _as_passed(record: Record) -> Report:
+    """ext4 up to 6.19: the sign that the function got, 0 means EFSCORRUPTED."""
+    return Report(record.error or EFSCORRUPTED, bool(record.flags & _HAS_INODE))
+
+
+def _positive(record: Record) -> Report:
+    """An errno as user space knows it."""
+    return Report(abs(record.error) or EFSCORRUPTED, bool(record.flags & _HAS_INODE))
+
+
+def _finished_inode(record: Record) -> Report:
+    """7.x, ``xfs_inode_report_fserror()``: half-built inodes are the superblock's."""
+    inode = bool(record.flags & _HAS_INODE) and not record.flags & _UNFINISHED
+    return Report(abs(record.error), inode)
+
+
+def _iomap_writeback(record: Record) -> Report | None:
+    """7.x reports writeback from iomap only; of the file systems here XFS uses it."""
+    return _positive(record) if record.magic == _XFS_MAGIC else None
+
+
+def _writeback(record: Record) -> Report:
+    """Any file's writeback error; btrfs metadata has no file."""
+    if record.magic == _BTRFS_MAGIC and record.ino == _BTREE_INODE:
+        return Report(abs(record.error), False)
+    return _positive(record)
+
+
+def _sick_core(record: Record) -> Report | None:
+    """Stands in for the inode verifier where that cannot be probed."""
+    return _positive(record) if record.flags & _SICK_CORE else None
+
+
+_EXT4: tuple[int, ...] = (
+    Probe.EXT4_ERROR,
+    Probe.EXT4_ERROR_INODE,
+    Probe.EXT4_ERROR_FILE,
+    Probe.EXT4_STD_ERROR,
+    Probe.EXT4_ABORT,
+)
+
+
+def _ext4(rule: Rule) -> dict[int, Rule]:
+    return dict.fromkeys(_EXT4, rule)
+
+
+RULES: Mapping[Stream, Mapping[int, Rule]] = {
+    Stream.NATIVE: _ext4(_as_passed) | {Probe.FSERROR: _positive},
+    Stream.FSERROR: _ext4(_positive)
+    | {
+        Probe.FSERROR: _positive,
+        Probe.EXT4_SHUTDOWN: _positive,
+        Probe.XFS_INODE_SICK: _finished_inode,
+        Probe.XFS_GROUP_SICK: _positive,
+        Probe.XFS_FS_SICK: _positive,
+        Probe.XFS_SHUTDOWN: _positive,
+        Probe.WRITEBACK: _iomap_writeback,
+    },
+    Stream.PROPOSED: _ext4(_positive)
+    | {
+        Probe.XFS_BUF_IOERROR: _positive,
+        Probe.XFS_BUF_VERIFIER: _positive,
+        Probe.XFS_INODE_VERIFIER: _positive,
+        Probe.XFS_INODE_SICK: _sick_core,
+        Probe.WRITEBACK: _writeback,
+        Probe.BTRFS_ERROR: _positive,
+    },
+}

@@ -1,0 +1,1 @@
+"""Tests that touch the running kernel; most need root."""
