@@ -1,0 +1,1 @@
+"""Running the product against real kernels: faults, the kernel lab, comparison."""

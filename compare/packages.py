@@ -1,0 +1,157 @@
+"""Stock kernels from Debian packages, unpacked once into a checked cache.
+
+``kernels/NAME/`` in the cache holds ``vmlinuz``, ``lib/modules/RELEASE/`` and
+``image.json``, and appears by one rename, so that an entry is whole or absent.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from compare.aptroot import AptRoot, Package
+from compare.kernels import Kernel
+from compare.tools import output_of, tool
+from fserr_bpf.errors import LabError
+
+
+@dataclass(frozen=True)
+class Image:
+    """A kernel that can be booted; ``modules`` is its ``lib/modules/RELEASE`` folder."""
+
+    vmlinuz: Path
+    modules: Path
+    release: str
+
+
+def cache_folder() -> Path:
+    """Where the lab keeps kernels and package lists, by the XDG base directory rules."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "fserr-bpf"
+
+
+def ensure(kernel: Kernel) -> Image:
+    """The unpacked ``kernel``, fetched only if the cache has no good copy of it.
+
+    Raises `LabError` if it cannot be fetched or unpacked.
+    """
+    kernels = cache_folder() / "kernels"
+    image, _ = check(kernels / kernel.name)
+    if image is not None:
+        return image
+    try:
+        with _locked(cache_folder()):
+            image, _ = check(kernels / kernel.name)  # another process may have been faster
+            if image is None:
+                _fetch(kernel, kernels)
+                image, why = check(kernels / kernel.name)
+                if image is None:
+                    raise LabError(f"kernel {kernel.name} is damaged right after fetching: {why}")
+    except OSError as error:
+        raise LabError(f"cannot fill the cache {cache_folder()}: {error}") from error
+    return image
+
+
+def check(entry: Path) -> tuple[Image | None, str]:
+    """The image in the cache folder ``entry``, or None and what is wrong with it."""
+    try:
+        record = json.loads((entry / "image.json").read_text())
+        image = Image(
+            entry / "vmlinuz", entry / "lib/modules" / record["release"], record["release"]
+        )
+        if sha256(image.vmlinuz) != record["vmlinuz"]:
+            return None, "checksum of vmlinuz"
+        if (image.modules / "modules.dep").stat().st_size == 0:
+            return None, "empty modules.dep"
+    except FileNotFoundError as error:
+        return None, f"no {Path(error.filename).name}"
+    except (ValueError, KeyError):
+        return None, "unreadable image.json"
+    return image, ""
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def choose(kernel: Kernel, packages: Iterable[Package]) -> list[Package]:
+    """The newest image package of ``kernel`` and the packages that hold its files.
+
+    Since 7.x the image package is empty and depends on ``linux-base-*`` (lists),
+    ``linux-binary-*`` (vmlinuz) and ``linux-modules-*``.  Raises `LabError` if nothing matches.
+    """
+    known = {package.name: package for package in packages}
+    matching = [package for name, package in known.items() if re.fullmatch(kernel.package, name)]
+    if not matching:
+        raise LabError(
+            f"no package for kernel {kernel.name} in {', '.join(kernel.suites)}",
+            "its pattern in compare/kernels.py may be out of date",
+        )
+    image = max(matching, key=functools.cmp_to_key(_by_version))
+    parts = re.findall(r"\blinux-(?:base|binary|modules)-[^\s,|]+", image.depends)
+    return [image, *(known[name] for name in parts if name in known)]
+
+
+def _by_version(one: Package, other: Package) -> int:
+    newer = [tool("dpkg"), "--compare-versions", one.version, "gt", other.version]
+    return 1 if subprocess.run(newer, check=False).returncode == 0 else -1
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch(kernel: Kernel, kernels: Path) -> None:
+    kernels.mkdir(exist_ok=True)
+    for left_over in kernels.glob(".new-*"):  # of a fetch that was killed: we hold the lock
+        shutil.rmtree(left_over)
+    apt = AptRoot(cache_folder() / "apt", kernel.suites)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=kernels) as name:
+        work = Path(name)
+        debs = apt.download(choose(kernel, apt.packages()), work)
+        for deb in debs:
+            output_of("dpkg-deb", "-x", deb, work / "root")
+        entry = _arrange(work / "root", work / "entry")
+        record = {
+            "release": entry.release,
+            "vmlinuz": sha256(entry.vmlinuz),
+            "packages": {deb.name: sha256(deb) for deb in debs},
+        }
+        (work / "entry/image.json").write_text(json.dumps(record, indent=1) + "\n")
+        if (kernels / kernel.name).exists():
+            (kernels / kernel.name).rename(work / "damaged")
+        (work / "entry").rename(kernels / kernel.name)
+
+
+def _arrange(root: Path, entry: Path) -> Image:
+    """Move vmlinuz and modules, whose places differ by release, out of an unpacked root."""
+    releases = [*root.glob("lib/modules/*"), *root.glob("usr/lib/modules/*")]
+    if len(releases) != 1:
+        raise LabError(f"expected the modules of one kernel in its packages, found {len(releases)}")
+    release = releases[0].name
+    image = Image(entry / "vmlinuz", entry / "lib/modules" / release, release)
+    kernels = [*root.glob("boot/vmlinuz-*"), *releases[0].glob("vmlinuz")]
+    if not kernels:
+        raise LabError(f"no vmlinuz in the packages of kernel {release}")
+    image.modules.parent.mkdir(parents=True)
+    kernels[0].rename(image.vmlinuz)
+    releases[0].rename(image.modules)
+    output_of("depmod", "-b", entry, release)
+    return image

@@ -1,0 +1,228 @@
+"""Run one command in a QEMU machine that boots a stock kernel on this machine's files.
+
+The guest sees the host's root read-only under a throw-away overlay.  A shared folder
+carries the command in, and standard output, standard error and the exit status out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO, NoReturn
+
+from compare import initramfs
+from compare.kernels import Kernel
+from compare.packages import Image, ensure
+from compare.tools import tool
+from fserr_bpf.errors import LabError
+
+_POLL = 0.03  # seconds
+_CONSOLE_LINES = 8
+_PANIC = "Kernel panic - not syncing: "
+_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_libc = ctypes.CDLL(None)
+
+
+def run(
+    kernel: Kernel,
+    command: Sequence[str],
+    *,
+    timeout: float,
+    memory: str = "2G",
+    output: Path | None = None,
+    stdout: BinaryIO | None = None,
+    stderr: BinaryIO | None = None,
+) -> int:
+    """Run ``command`` under ``kernel`` and return its exit status, 128 + N for signal N.
+
+    ``command`` is executed as it is, without a shell, as root, in the current folder,
+    with a small fixed environment: ``FSERR_LAB`` is the kernel's name and
+    ``FSERR_LAB_OUTPUT`` a folder whose files end up in ``output``.  ``timeout``, in
+    seconds, includes the boot; ``memory`` is QEMU's ``-m``.  The streams default to
+    this process's own and are written to while the command runs.
+
+    Raises `LabError` if the kernel cannot be had or booted, panics, or the time is up.
+    The machine and its temporary files never outlive the call.
+    """
+    image = ensure(kernel)
+    deadline = time.monotonic() + timeout
+    with ExitStack() as cleanup:
+        cleanup.enter_context(_terminated_as_exception())
+        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="fserr-lab-")))
+        share = folder / "share"
+        (share / "output").mkdir(parents=True)
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+        initrd = initramfs.build(image, _fresh_folders(command, Path.cwd()))
+        (folder / "initrd").write_bytes(initrd)
+        (share / "command").write_bytes(script(kernel.name, command, Path.cwd()))
+        streams = []
+        for name, target in (("stdout", stdout), ("stderr", stderr)):
+            (share / name).touch()
+            source = cleanup.enter_context((share / name).open("rb"))
+            streams.append((source, getattr(sys, name).buffer if target is None else target))
+        print(f"lab: {image.release}, {accelerator()[1]}", file=sys.stderr, flush=True)
+        qemu = cleanup.enter_context(_machine(image, folder, memory, output or share / "output"))
+        while qemu.poll() is None and not (share / "status").exists():
+            _forward(streams)
+            if time.monotonic() > deadline:
+                started = (share / "started").exists()
+                what = f"{shlex.join(command)} did not end" if started else "the boot did not end"
+                raise _failure(image, f"{what} within {timeout:g} s", folder)
+            time.sleep(_POLL)
+        _forward(streams)
+        if not (share / "status").exists():
+            raise _failure(image, _cause_of_death(folder), folder)
+        return int((share / "status").read_text())
+
+
+def script(name: str, command: Sequence[str], folder: Path) -> bytes:
+    """A shell script that becomes ``command``, every byte of every argument kept."""
+    environment = {
+        "FSERR_LAB": name,
+        "FSERR_LAB_OUTPUT": f"{initramfs.SHARE}/output",
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        "PATH": _PATH,
+    }
+    exports = " ".join(f"{key}={shlex.quote(value)}" for key, value in environment.items())
+    words = " ".join(shlex.quote(word) for word in command)
+    change_folder = f"cd {shlex.quote(str(folder))} || exit"
+    return os.fsencode(f"export {exports}\n{change_folder}\nexec {words}\n")
+
+
+def accelerator() -> tuple[list[str], str]:
+    """QEMU's options for the processor, and their description for people.
+
+    Some sandboxes show a /dev/kvm without virtualization behind it, which cannot run
+    a kernel: the processor flag decides as well.  With several threads TCG breaks
+    code patching in guests, seen as int3 Oopses; without five-level page tables it
+    boots about a second faster.
+    """
+    flags = Path("/proc/cpuinfo").read_text()
+    if os.access("/dev/kvm", os.R_OK | os.W_OK) and re.search(r"\b(vmx|svm)\b", flags):
+        return ["-accel", "kvm", "-cpu", "host"], "KVM"
+    return ["-accel", "tcg,thread=single", "-cpu", "max,la57=off"], "TCG (no usable /dev/kvm: slow)"
+
+
+def _fresh_folders(command: Sequence[str], folder: Path) -> list[str]:
+    """Of /run and /tmp those that the command does not need from the host."""
+    used = [str(folder), *command]
+    return [
+        top
+        for top in ("/run", "/tmp")
+        if not any(f"{path}/".startswith(f"{top}/") for path in used)
+    ]
+
+
+@contextmanager
+def _machine(
+    image: Image, folder: Path, memory: str, output: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    arguments = [
+        tool("qemu-system-x86_64"),
+        *("-machine", "q35", "-smp", "2", "-m", memory),
+        *accelerator()[0],
+        *("-nodefaults", "-no-reboot", "-display", "none"),
+        *("-serial", f"file:{_escaped(folder / 'console')}"),
+        *("-kernel", str(image.vmlinuz), "-initrd", str(folder / "initrd")),
+        *("-append", "console=ttyS0 quiet panic=-1 mitigations=off"),
+    ]
+    shares = (
+        ("root", Path("/"), ",readonly=on"),
+        ("share", folder / "share", ""),
+        ("output", output.resolve(), ""),
+    )
+    for tag, path, option in shares:
+        export = f"local,id={tag},path={_escaped(path)},security_model=none,multidevs=remap{option}"
+        arguments += ["-fsdev", export, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the call above
+            os._exit(1)
+
+    with (folder / "qemu").open("wb") as messages:
+        qemu = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=messages,
+            stderr=messages,
+            start_new_session=True,  # Ctrl-C is for us to handle
+            preexec_fn=die_with_parent,  # noqa: PLW1509
+        )
+    try:
+        yield qemu
+    finally:
+        qemu.kill()
+        qemu.wait()
+
+
+def _escaped(path: Path) -> str:
+    """As a value in QEMU's comma-separated options."""
+    return str(path).replace(",", ",,")
+
+
+@contextmanager
+def _terminated_as_exception() -> Iterator[None]:
+    """SIGTERM unwinds the stack, as SIGINT does; only the main thread may ask for that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _forward(streams: Sequence[tuple[BinaryIO, BinaryIO]]) -> None:
+    for source, target in streams:
+        if data := source.read():
+            target.write(data)
+            target.flush()
+
+
+def _cause_of_death(folder: Path) -> str:
+    for line in _read_lines(folder / "console"):
+        if match := re.search(rf"{_PANIC}(.*)", line):
+            return f"kernel panic: {match[1]}"
+        if match := re.search(r"fserr-lab: (.*)", line):
+            return f"the boot failed: {match[1]}"
+    for line in _read_lines(folder / "qemu"):
+        if match := re.match(r"qemu-system-x86_64: (?!warning)(.*)", line):
+            return f"QEMU ended: {match[1]}"
+    return "the machine went down before the command ended"
+
+
+def _failure(image: Image, cause: str, folder: Path) -> LabError:
+    """``cause`` with the end of the console, or what follows a panic: registers end it."""
+    console = _read_lines(folder / "console")
+    end = next((number for number, line in enumerate(console) if _PANIC in line), len(console))
+    tail = " | ".join(console[: end + _CONSOLE_LINES][-_CONSOLE_LINES:])
+    return LabError(f"{image.release}: {cause}", f"console: {tail or 'empty'}")
+
+
+def _read_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    lines = path.read_text(errors="replace").splitlines()
+    return [line.strip() for line in lines if line.strip()]

@@ -1,0 +1,200 @@
+"""The kernel lab boots real kernels: what comes back, and what is said when it does not."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from compare import vm
+from compare.kernels import Kernel, find
+from compare.packages import Image, cache_folder, ensure
+from compare.tools import tool
+from fserr_bpf.errors import LabError
+from tests.live.conftest import skip, wait_until
+
+EVERY_BYTE = bytes(range(256))
+GUEST = """
+import os, pathlib, sys
+assert sys.argv[1:] == ["a b", "", "$HOME"], sys.argv
+sys.stdout.buffer.write(os.uname().release.encode() + b"\\n" + bytes(range(256)))
+sys.stdout.flush()
+pathlib.Path("/dev/stderr").write_bytes(bytes(range(255, -1, -1)))  # reopened: nothing is lost
+sys.stderr.buffer.write(b"end")
+output = pathlib.Path(os.environ["FSERR_LAB_OUTPUT"])
+(output / "folder").mkdir()
+(output / "folder/data").write_bytes(bytes(range(256)))
+(output / "cwd").write_text(os.getcwd())
+(output / "lab").write_text(os.environ["FSERR_LAB"])
+(output / "mounts").write_text(pathlib.Path("/proc/mounts").read_text())
+(output / "btf").write_text(str(os.path.getsize("/sys/kernel/btf/vmlinux")))
+sys.exit(7)
+"""
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Kernel:
+    return find("6.12")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def image(kernel: Kernel) -> Image:
+    """The unpacked kernel; without it, or without the tools, there is nothing to test."""
+    try:
+        for name in ("qemu-system-x86_64", "busybox"):
+            tool(name)
+        return ensure(kernel)
+    except LabError as error:
+        skip(str(error), expected=False)
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Temporary files go where the test can see that none is left."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_command_runs_and_everything_comes_back(
+    kernel: Kernel, image: Image, tmp_path: Path, temporary: Path
+) -> None:
+    stdout, stderr = io.BytesIO(), io.BytesIO()
+    output = tmp_path / "out, put"
+    command = [sys.executable, "-c", GUEST, "a b", "", "$HOME"]
+    status = vm.run(kernel, command, timeout=120, output=output, stdout=stdout, stderr=stderr)
+    assert stderr.getvalue() == EVERY_BYTE[::-1] + b"end"
+    assert stdout.getvalue() == image.release.encode() + b"\n" + EVERY_BYTE
+    assert status == 7
+    assert (output / "folder/data").read_bytes() == EVERY_BYTE
+    assert (output / "cwd").read_text() == str(Path.cwd())
+    assert (output / "lab").read_text() == "6.12"
+    assert int((output / "btf").read_text()) > 1_000_000
+    points = {line.split()[1] for line in (output / "mounts").read_text().splitlines()}
+    assert points >= {"/proc", "/sys", "/dev", "/dev/pts", "/run", "/tmp"}
+    assert points >= {"/sys/kernel/tracing", "/sys/kernel/debug", "/sys/fs/bpf"}
+    assert list(temporary.iterdir()) == []
+
+
+def test_panic_is_told_with_the_console(kernel: Kernel, image: Image, temporary: Path) -> None:
+    with pytest.raises(LabError) as raised:
+        vm.run(kernel, ["sh", "-c", "echo c > /proc/sysrq-trigger"], timeout=120)
+    assert raised.value.cause == f"{image.release}: kernel panic: sysrq triggered crash"
+    first, *others = raised.value.remedy.split(" | ")
+    assert re.fullmatch(r"console: \[.*\] Kernel panic - not syncing: sysrq triggered crash", first)
+    assert any("Call Trace" in line for line in others)
+    assert "\n" not in str(raised.value)
+    assert list(temporary.iterdir()) == []
+
+
+def test_command_that_does_not_end_is_ended(
+    kernel: Kernel, image: Image, tmp_path: Path, temporary: Path
+) -> None:
+    """It writes an odd line to the console first, which the message must show."""
+    script = "echo before; echo on the console > /dev/ttyS0; exec sleep 1000"
+    stdout = io.BytesIO()
+    with pytest.raises(LabError, match=r"did not end within 25 s; console: .*on the console"):
+        vm.run(kernel, ["sh", "-c", script], timeout=25, stdout=stdout)
+    assert stdout.getvalue() == b"before\n"
+    assert list(temporary.iterdir()) == []
+
+
+def test_boot_that_does_not_end_is_told_from_a_command(
+    kernel: Kernel, image: Image, temporary: Path
+) -> None:
+    with pytest.raises(LabError) as raised:
+        vm.run(kernel, ["true"], timeout=0.5)
+    assert raised.value.cause == f"{image.release}: the boot did not end within 0.5 s"
+    assert list(temporary.iterdir()) == []
+
+
+def test_missing_module_is_named(
+    kernel: Kernel, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = cache_folder() / "kernels/6.12"
+    copy = tmp_path / "fserr-bpf/kernels/6.12"
+    modules = copy / "lib/modules" / image.release
+    modules.mkdir(parents=True)
+    for name in ("vmlinuz", "image.json"):
+        shutil.copy(cached / name, copy)
+    shutil.copy(image.modules / "modules.builtin", modules)
+    lines = (image.modules / "modules.dep").read_text().splitlines()
+    left = [line for line in lines if not re.match(r"\S*/9pnet_virtio\.ko", line)]
+    assert len(left) == len(lines) - 1
+    (modules / "modules.dep").write_text("\n".join(left))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(LabError, match="has no module 9pnet_virtio"):
+        vm.run(kernel, ["true"], timeout=60)
+
+
+def test_qemus_own_complaint_is_told(kernel: Kernel, image: Image) -> None:
+    with pytest.raises(LabError, match=r"QEMU ended: .*Parameter 'size' expects"):
+        vm.run(kernel, ["true"], timeout=60, memory="nonsense")
+
+
+RUNNER = """
+import sys
+from compare import kernels, vm
+vm.run(kernels.find("6.12"), ["sleep", "1000"], timeout=300)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_machine_dies_with_its_parent(number: signal.Signals, temporary: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        [sys.executable, "-c", RUNNER], env=environment, stderr=subprocess.DEVNULL
+    ) as runner:
+        children = Path(f"/proc/{runner.pid}/task/{runner.pid}/children")
+        wait_until(lambda: children.read_text() != "", "QEMU")
+        machine = int(children.read_text())
+        wait_until(lambda: b"qemu" in Path(f"/proc/{machine}/cmdline").read_bytes(), "QEMU")
+        runner.send_signal(number)
+    wait_until(lambda: not Path(f"/proc/{machine}").exists(), "QEMU's end")
+    if number is not signal.SIGKILL:
+        assert list(temporary.iterdir()) == []
+
+
+def test_warm_cache_needs_no_network(kernel: Kernel, image: Image) -> None:
+    listing = "from compare import kernels, packages; print(packages.ensure(kernels.find('6.12')))"
+    seen = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", listing],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert image.release in seen.stdout
+
+
+def test_without_network_and_cache_the_message_says_so(tmp_path: Path) -> None:
+    command = "import sys; from compare.kernels import find; from compare import packages\n"
+    command += "try: packages.ensure(find('6.12'))\nexcept Exception as e: print(repr(str(e)))"
+    seen = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", command],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert re.search(r"apt-get failed .*; check the network and the mirror", seen.stdout)
+    assert "\\n" not in seen.stdout
+    assert not list((tmp_path / "fserr-bpf/kernels").iterdir())
+
+
+def test_image_record_names_package_and_checksums(kernel: Kernel, image: Image) -> None:
+    record = json.loads((image.vmlinuz.parent / "image.json").read_text())
+    assert record["release"] == image.release
+    assert [name.partition("_")[0] for name in record["packages"]] == [
+        f"linux-image-{image.release}"
+    ]
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in record["packages"].values())
