@@ -37,6 +37,36 @@ static __always_inline bool in_soft_interrupt(void *ctx, struct task_struct *tas
 	return here - stack >= FSERR_THREAD_SIZE;
 }
 
+/*
+ * The number of a task in the monitor's pid namespace, 0 where it has none, as
+ * pid_vnr() gives it to the reader of a fanotify group. FSERR_PID_NAMESPACE is set
+ * when that is not the initial namespace. numbers[] goes from the initial one down.
+ */
+#define FSERR_PID_LEVELS 32 /* MAX_PID_NS_LEVEL, include/linux/pid_namespace.h */
+
+static __always_inline u32 visible_tgid(struct task_struct *leader, u32 initial)
+{
+#ifdef FSERR_PID_NAMESPACE
+	struct pid *pid = NULL;
+	struct upid upid = {};
+	u32 level = 0, inum = 0;
+
+	READ(pid, leader->thread_pid);
+	READ(level, pid->level);
+	for (u32 i = 1; i < FSERR_PID_LEVELS; i++) {
+		if (i > level)
+			break;
+		READ(upid, ((struct upid *)&pid->numbers)[i]);
+		READ(inum, upid.ns->ns_inum);
+		if (inum == FSERR_PID_NAMESPACE)
+			return upid.nr;
+	}
+	return 0;
+#else
+	return initial;
+#endif
+}
+
 /* unsigned long up to 7.1; u64 since 7.2. The same eight bytes on 64 bit. */
 static __always_inline u64 inode_number(struct inode *inode)
 {
@@ -51,7 +81,7 @@ static __always_inline bool inode_is_new(struct inode *inode)
 {
 	void *pprev = NULL;
 
-	READ(pprev, inode->i_hash.pprev);
+	READ(pprev, inode->i_hash_pprev);
 	return !pprev;
 }
 

@@ -42,9 +42,9 @@ static __always_inline void fserr_set_task(void *ctx, struct fserr_record *recor
 	struct task_struct *task = (void *)bpf_get_current_task(), *leader = NULL;
 	u64 id = bpf_get_current_pid_tgid();
 
-	record->tgid = id >> 32;
-	record->tid = id;
 	READ(leader, task->group_leader);
+	record->tgid = visible_tgid(leader, id >> 32);
+	record->tid = id;
 	READ(record->task_start, leader->start_time);
 	bpf_get_current_comm(record->comm, sizeof(record->comm));
 	if (in_soft_interrupt(ctx, task, record->comm))

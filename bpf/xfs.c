@@ -30,12 +30,12 @@ static __always_inline int xfs_buffer_error(void *ctx, struct xfs_buf *bp, s32 e
 	u64 buffer = (u64)bp;
 	u32 flags = 0;
 
+	if (!error) /* every read clears the error of an earlier use: the common case */
+		return 0;
 	if (xfs_refused.lookup(&buffer)) {
 		xfs_refused.delete(&buffer);
 		probe = FSERR_PROBE_XFS_BUF_VERIFIER;
 	}
-	if (!error) /* the error of an earlier use is cleared */
-		return 0;
 	READ(flags, bp->b_flags);
 	if (flags & XBF_READ_AHEAD) /* nobody asked yet; who asks reads it again */
 		return 0;

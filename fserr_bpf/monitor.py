@@ -272,8 +272,12 @@ class Monitor:
             self._news.append(f"not watching {self.marks.skipped[path]}")
 
     def blind(self) -> dict[str, list[str]]:
-        """What this stream cannot see on this kernel: reason -> what is missed."""
-        return self.armed.blind(self.stream, kernel_group=self._kernel_group is not None)
+        """What is watched here but cannot be seen on this kernel: reason -> what is missed."""
+        return self.armed.blind(
+            self.stream,
+            kernel_group=self._kernel_group is not None,
+            fstypes=None if self.marks.follows else {marked.fstype for marked in self.marks},
+        )
 
     def news(self) -> list[str]:
         """What has changed about the marks since the last call, in words."""

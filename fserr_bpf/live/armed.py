@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -92,21 +92,26 @@ class Armed:
             reasons = sorted(set(self.failed.values()))
             raise AttachError("no probe could be attached", "; ".join(reasons))
 
-    def blind(self, stream: Stream, *, kernel_group: bool) -> dict[str, list[str]]:
+    def blind(
+        self, stream: Stream, *, kernel_group: bool, fstypes: Container[str] | None = None
+    ) -> dict[str, list[str]]:
         """What ``stream`` cannot see here: reason -> what is missed.
 
         ``kernel_group``: the kernel's own events stand in for its ext4 probes.
+        ``fstypes`` limits the answer to these types of file systems.
         """
-        covered: set[Probe] = set()
-        if kernel_group:
-            covered |= EXT4_EMITTERS | {Probe.FSERROR}
-        if Probe.XFS_INODE_SICK in {a.probe for a in self.attached}:
+        present = {a.probe for a in self.attached}
+        covered = set(EXT4_EMITTERS | {Probe.FSERROR}) if kernel_group else set()
+        if Probe.XFS_INODE_SICK in present:
             covered.add(Probe.XFS_INODE_VERIFIER)
+        if Probe.XFS_BUF_IOERROR in present:
+            covered.add(Probe.XFS_BUF_VERIFIER)
+        lacking = (wanted(stream, self.kernel) & self.failed.keys()) - covered
         missing: dict[str, list[str]] = {}
         for spec in PROBES:
-            probe = spec.probe
-            if probe in wanted(stream, self.kernel) & self.failed.keys() - covered:
-                missing.setdefault(self.failed[probe], []).append(spec.blind)
+            relevant = fstypes is None or not spec.module or spec.module in fstypes
+            if spec.probe in lacking and relevant:
+                missing.setdefault(self.failed[spec.probe], []).append(spec.blind)
         return missing
 
     def missed(self) -> dict[str, int]:
@@ -145,7 +150,8 @@ def _run_loader(streams: list[str]) -> tuple[dict[str, Any], list[int], str]:
     ours, theirs = socket.socketpair()
     with ours, tempfile.TemporaryFile() as output:
         with theirs:
-            command = [sys.executable, "-m", "fserr_bpf.live.loader", str(theirs.fileno())]
+            # -P: the current directory is anybody's, and this runs as root
+            command = [sys.executable, "-P", "-m", "fserr_bpf.live.loader", str(theirs.fileno())]
             child = subprocess.Popen(
                 command + streams,
                 pass_fds=[theirs.fileno()],

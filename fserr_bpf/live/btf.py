@@ -64,9 +64,17 @@ class Btf:
             )
 
     def offset(self, struct: str, member: str) -> int | None:
-        """Byte offset of a member, also inside anonymous unions; None if there is none."""
-        found = self._find_member(self._find(struct, _KIND_STRUCT), member)
-        return found[0] if found else None
+        """Byte offset of a member, also inside anonymous unions; None if there is none.
+
+        ``member`` may be a path: ``i_hash.pprev``.
+        """
+        type_id, total = self._find(struct, _KIND_STRUCT), 0
+        for part in member.split("."):
+            found = self._find_member(type_id, part)
+            if not found:
+                return None
+            total, type_id = total + found[0], found[1]
+        return total
 
     def size(self, name: str) -> int | None:
         """Size in bytes of a struct or union by name; None if there is none."""

@@ -7,11 +7,15 @@ the probes read are declared, each at the offset that BTF gives.
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 from pathlib import Path
 
 from fserr_bpf.live.btf import Btf
+
+# PROC_PID_INIT_INO, include/linux/proc_ns.h
+INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 
 _POINTER = "void *{}"
 _U32, _S32, _LONG = "u32 {}", "s32 {}", "unsigned long {}"
@@ -29,7 +33,7 @@ WANTED: dict[str, tuple[str, dict[str, str]]] = {
             "i_ino": _LONG,
             "i_generation": _U32,
             "i_rdev": _U32,
-            "i_hash": "struct {{ void *next, *pprev; }} {}",
+            "i_hash.pprev": _POINTER,
         },
     ),
     "address_space": ("", {"host": "struct inode *{}", "wb_err": _U32}),
@@ -41,8 +45,12 @@ WANTED: dict[str, tuple[str, dict[str, str]]] = {
             "start_time": "u64 {}",
             "stack": _LONG,
             "journal_info": _POINTER,
+            "thread_pid": "struct pid *{}",
         },
     ),
+    "pid": ("", {"level": _U32, "numbers": "struct {{ u64 word[2]; }} {}"}),
+    "upid": ("", {"nr": _S32, "ns": "struct pid_namespace *{}"}),
+    "pid_namespace": ("", {"ns.inum": _U32}),
     "fserror_event": (
         "",
         {
@@ -81,8 +89,9 @@ WANTED: dict[str, tuple[str, dict[str, str]]] = {
 def kernel_types(btf: dict[str, Btf]) -> str:
     """The text of ``linux/fserr_types.h``; ``btf`` maps a module name ("" is vmlinux).
 
-    A member that this kernel lacks is left out; the probes ask for
-    ``HAVE_struct_member``. ``FSERR_OFFSET_struct_member`` is for container_of.
+    A dotted member is one inside another and becomes ``outer_inner`` in C. A member
+    that this kernel lacks is left out; the probes ask for ``HAVE_struct_member``.
+    ``FSERR_OFFSET_struct_member`` is for container_of.
     """
     lines = [f"struct {struct};" for struct in WANTED]
     for struct, (module, members) in WANTED.items():
@@ -92,11 +101,12 @@ def kernel_types(btf: dict[str, Btf]) -> str:
         for member, offset in offsets.items():
             if offset is None:
                 continue
-            declaration = members[member].format(member)
-            padding = f"char pad_{member}[{offset}]; " if offset else ""
+            name = member.replace(".", "_")
+            padding = f"char pad_{name}[{offset}]; " if offset else ""
+            declaration = members[member].format(name)
             views.append(f"\tstruct {{ {padding}{declaration}; }} __attribute__((packed));")
-            lines.append(f"#define HAVE_{struct}_{member} 1")
-            lines.append(f"#define FSERR_OFFSET_{struct}_{member} {offset}")
+            lines.append(f"#define HAVE_{struct}_{name} 1")
+            lines.append(f"#define FSERR_OFFSET_{struct}_{name} {offset}")
         if views:
             lines += [f"struct {struct} {{ union {{", *views, "}; };"]
     vmlinux = btf[""]
@@ -104,6 +114,9 @@ def kernel_types(btf: dict[str, Btf]) -> str:
     lines.append(f"#define FSERR_THREAD_SIZE {vmlinux.size('thread_union') or 16384}UL")
     if "force_ro" in (btf.get("ext4", vmlinux).parameters("__ext4_error") or []):
         lines.append("#define FSERR_EXT4_FORCE_RO 1")
+    namespace = os.stat("/proc/self/ns/pid").st_ino
+    if namespace != INITIAL_PID_NAMESPACE:
+        lines.append(f"#define FSERR_PID_NAMESPACE {namespace}U")
     return "\n".join(lines) + "\n"
 
 

@@ -46,7 +46,8 @@ def _fs_error(event: FsErrorEvent) -> str:
     else:
         time = _time(origin.time_ns)
         place = f"{printable(origin.device):<6} {printable(origin.mount_point)}"
-        task = f"{printable(origin.comm)}[{event.pid}]"
+        # pid 0: a soft interrupt, or a task outside of our pid namespace
+        task = f"{printable(origin.comm)}[{event.pid}]" if origin.comm else "no task"
         site = f"{_function(origin)} {printable(origin.source)}"
     inode = _inode(event.handle, origin)
     columns = f"{time} {place:<22} {error:<16} x{event.error_count:<3} {inode:<24} {task:<14} "
