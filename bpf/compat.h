@@ -23,7 +23,7 @@
 /*
  * Soft interrupts run on a stack of their own on x86-64, and a probe's context
  * lies on the stack that runs; ksoftirqd is the exception. Asking preempt_count
- * would need the address of a per-CPU variable that moved in 6.2 and again in 6.15.
+ * would need the address of a per-CPU variable, which has moved twice since 6.1.
  */
 static __always_inline bool in_soft_interrupt(void *ctx, struct task_struct *task, char *comm)
 {
@@ -76,13 +76,17 @@ static __always_inline u64 inode_number(struct inode *inode)
 	return ino;
 }
 
-/* An inode that is not yet hashed is still being read in (XFS marks I_NEW late). */
+/*
+ * An inode that is not yet on its superblock's list is still being read in. The hash
+ * would not tell: XFS inodes are hashed for show, and stay so when their memory is
+ * used again (hlist_add_fake(), remove_inode_hash()). XFS marks I_NEW late.
+ */
 static __always_inline bool inode_is_new(struct inode *inode)
 {
-	void *pprev = NULL;
+	void *next = NULL;
 
-	READ(pprev, inode->i_hash_pprev);
-	return !pprev;
+	READ(next, inode->i_sb_list_next);
+	return next == (void *)inode + FSERR_OFFSET_inode_i_sb_list_next;
 }
 
 static __always_inline bool sb_is_read_only(struct super_block *sb)
@@ -121,8 +125,8 @@ static __always_inline u64 btrfs_subvolume(struct inode *inode)
 
 /*
  * ext4 says nothing once the file system is shut down (bit 1 of s_ext4_flags, all
- * versions) or in emergency read-only state (bit 3, since 6.15; the bit had no
- * other use before). 6.12 sets bit 1 in ext4_handle_error() as well.
+ * versions) or in emergency read-only state (bit 3, in 6.18 and later; unused in
+ * 6.12 and before). 6.12 sets bit 1 in ext4_handle_error() as well.
  */
 #define EXT4_SILENT ((1UL << 1) | (1UL << 3))
 
@@ -163,7 +167,7 @@ static __always_inline bool xfs_is_shut_down(struct xfs_mount *mp)
 	return state & XFS_OPSTATE_SHUTDOWN;
 }
 
-/* b_rhash_key since 5.16 (4c7f65aea7b7), b_bn before */
+/* b_rhash_key since 5.15 (4c7f65aea7b7, "xfs: rename buffer cache index variable b_bn") */
 static __always_inline u64 xfs_buffer_block(struct xfs_buf *bp)
 {
 	u64 block = 0;
@@ -188,7 +192,7 @@ static __always_inline void xfs_set_buffer_type(struct fserr_record *record, str
 #endif
 }
 
-/* xfs_perag became a part of xfs_group in 6.13 (e9c4d8bfb26c) */
+/* xfs_group since 6.13 (e9c4d8bfb26c, "xfs: factor out a generic xfs_group structure") */
 static __always_inline struct xfs_mount *xfs_group_mount(void *group)
 {
 	struct xfs_mount *mp = NULL;
@@ -201,7 +205,7 @@ static __always_inline struct xfs_mount *xfs_group_mount(void *group)
 }
 #endif
 
-/* fs_error since 6.4; before it, bit 0 of fs_state (BTRFS_FS_STATE_ERROR) */
+/* fs_error: in 6.12, not yet in 6.1; before it, bit 0 of fs_state (BTRFS_FS_STATE_ERROR) */
 #ifdef HAVE_btrfs_fs_info_sb
 static __always_inline bool btrfs_has_failed(struct btrfs_fs_info *fs_info)
 {

@@ -71,14 +71,15 @@ class MarkTable:
         """The first mark with this fsid (clones of an ext4 share one)."""
         return next((m for m in self._by_dev.values() if m.fsid == fsid), None)
 
-    def end(self, dev: int, time_ns: int) -> None:
-        """A superblock was gone at ``time_ns`` and its mark with it.
+    def end(self, dev: int, time_ns: int) -> MarkedFilesystem | None:
+        """A superblock was gone at ``time_ns``; returns the mark that went with it.
 
         The device may carry another file system by now, marked since.
         """
         marked = self._by_dev.get(dev)
         if marked and marked.since_ns <= time_ns:
-            del self._by_dev[dev]
+            return self._by_dev.pop(dev)
+        return None
 
     def end_unmounted(self, table: MountTable) -> list[MarkedFilesystem]:
         """End the marks whose device is mounted nowhere; for kernels without kprobes."""

@@ -167,7 +167,8 @@ class Monitor:
 
     def _take(self, record: Record, wall: int) -> None:
         if record.probe == Probe.SB_DELETE:
-            self.marks.end(record.dev, record.time_ns)
+            if ended := self.marks.end(record.dev, record.time_ns):
+                self._say_ended(ended)
             return
         if record.probe == Probe.EXT4_TRACE:
             if self._kernel_group:
@@ -256,7 +257,8 @@ class Monitor:
         self._mounts_changed = False
         table = self._mounts.changed()
         if Probe.SB_DELETE not in self._sources:
-            self.marks.end_unmounted(table)
+            for ended in self.marks.end_unmounted(table):
+                self._say_ended(ended)
         if self.marks.follows:
             self._follow(table)
 
@@ -270,6 +272,9 @@ class Monitor:
                 self._news.append(f"{marked.fstype} was loaded late: start again to see its errors")
         for path in set(self.marks.skipped) - skipped:
             self._news.append(f"not watching {self.marks.skipped[path]}")
+
+    def _say_ended(self, marked: MarkedFilesystem) -> None:
+        self._news.append(f"no longer watching {marked.mount_point}: unmounted")
 
     def blind(self) -> dict[str, list[str]]:
         """What is watched here but cannot be seen on this kernel: reason -> what is missed."""

@@ -12,7 +12,7 @@ from fserr_bpf.model.stream import Stream
 from fserr_bpf.uapi.record import Flag, Probe, Record
 
 EFSCORRUPTED = 117
-ESHUTDOWN = 108
+EFSBADCRC = 74
 
 _XFS_MAGIC = 0x58465342
 _BTRFS_MAGIC = 0x9123683E
@@ -47,6 +47,16 @@ def _finished_inode(record: Record) -> Report:
     """7.x, ``xfs_inode_report_fserror()``: half-built inodes are the superblock's."""
     inode = bool(record.flags & _HAS_INODE) and not record.flags & _UNFINISHED
     return Report(abs(record.error), inode)
+
+
+def _corrupt_buffer(record: Record) -> Report | None:
+    """Stands in for mark_sick up to 6.8: 7.x says EFSCORRUPTED for either kind."""
+    corrupt = abs(record.error) in (EFSCORRUPTED, EFSBADCRC)
+    return Report(EFSCORRUPTED, False) if corrupt else None
+
+
+def _corrupt_inode(record: Record) -> Report:
+    return Report(EFSCORRUPTED, _finished_inode(record).inode)
 
 
 def _iomap_writeback(record: Record) -> Report | None:
@@ -88,6 +98,9 @@ RULES: Mapping[Stream, Mapping[int, Rule]] = {
         Probe.XFS_INODE_SICK: _finished_inode,
         Probe.XFS_GROUP_SICK: _positive,
         Probe.XFS_FS_SICK: _positive,
+        Probe.XFS_BUF_IOERROR: _corrupt_buffer,
+        Probe.XFS_BUF_VERIFIER: _corrupt_buffer,
+        Probe.XFS_INODE_VERIFIER: _corrupt_inode,
         Probe.XFS_SHUTDOWN: _positive,
         Probe.WRITEBACK: _iomap_writeback,
     },

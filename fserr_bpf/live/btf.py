@@ -66,7 +66,7 @@ class Btf:
     def offset(self, struct: str, member: str) -> int | None:
         """Byte offset of a member, also inside anonymous unions; None if there is none.
 
-        ``member`` may be a path: ``i_hash.pprev``.
+        ``member`` may be a path: ``i_sb_list.next``.
         """
         type_id, total = self._find(struct, _KIND_STRUCT), 0
         for part in member.split("."):

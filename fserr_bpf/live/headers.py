@@ -33,7 +33,7 @@ WANTED: dict[str, tuple[str, dict[str, str]]] = {
             "i_ino": _LONG,
             "i_generation": _U32,
             "i_rdev": _U32,
-            "i_hash.pprev": _POINTER,
+            "i_sb_list.next": _POINTER,
         },
     ),
     "address_space": ("", {"host": "struct inode *{}", "wb_err": _U32}),

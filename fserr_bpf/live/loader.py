@@ -72,6 +72,7 @@ class Loader:
             kprobes=KPROBE_PMU.exists(),
             fserror="HAVE_fserror_event_work" in types,
             abort=btf["ext4"].parameters("__ext4_abort") is not None,
+            sick=btf["xfs"].parameters("xfs_btree_mark_sick") is not None,
         )
         self.wanted = frozenset[Any]().union(*(wanted(s, self.kernel) for s in streams))
         self._have = {line.split()[1] for line in types.splitlines() if "define HAVE_" in line}

@@ -209,9 +209,8 @@ PROBES: tuple[ProbeSpec, ...] = (
 EXT4_EMITTERS = frozenset(
     {Probe.EXT4_ERROR, Probe.EXT4_ERROR_INODE, Probe.EXT4_ERROR_FILE, Probe.EXT4_STD_ERROR}
 )
-XFS_HEALTH = frozenset(
-    {Probe.XFS_INODE_SICK, Probe.XFS_GROUP_SICK, Probe.XFS_FS_SICK, Probe.XFS_SHUTDOWN}
-)
+XFS_HEALTH = frozenset({Probe.XFS_INODE_SICK, Probe.XFS_GROUP_SICK, Probe.XFS_FS_SICK})
+XFS_ERRORS = frozenset({Probe.XFS_BUF_VERIFIER, Probe.XFS_BUF_IOERROR, Probe.XFS_INODE_VERIFIER})
 
 
 @dataclass(frozen=True)
@@ -219,12 +218,14 @@ class Kernel:
     """What decides which probes a stream wants.
 
     ``kprobes``: the kernel has them. ``fserror``: it reports through fs/fserror.c
-    (7.0 and later). ``abort``: ext4 still has __ext4_abort() (5.10).
+    (7.0 and later). ``abort``: ext4 still has __ext4_abort() (5.10). ``sick``: XFS
+    calls mark_sick where it finds corruption (6.9 and later), not in scrub only.
     """
 
     kprobes: bool
     fserror: bool
     abort: bool
+    sick: bool
 
 
 def wanted(stream: Stream, kernel: Kernel) -> frozenset[Probe]:
@@ -236,10 +237,10 @@ def wanted(stream: Stream, kernel: Kernel) -> frozenset[Probe]:
         if kernel.abort:
             probes.add(Probe.EXT4_ABORT)
         if stream is Stream.FSERROR:
-            probes |= XFS_HEALTH | {Probe.EXT4_SHUTDOWN, Probe.WRITEBACK}
+            probes |= {Probe.EXT4_SHUTDOWN, Probe.XFS_SHUTDOWN, Probe.WRITEBACK}
+            probes |= XFS_HEALTH if kernel.sick else XFS_ERRORS
         elif stream is Stream.PROPOSED:
-            probes |= {Probe.XFS_BUF_VERIFIER, Probe.XFS_BUF_IOERROR, Probe.XFS_INODE_VERIFIER}
-            probes |= {Probe.WRITEBACK, Probe.BTRFS_ERROR}
+            probes |= XFS_ERRORS | {Probe.WRITEBACK, Probe.BTRFS_ERROR}
     if kernel.kprobes:
         probes.add(Probe.SB_DELETE)
     else:
