@@ -4,6 +4,10 @@ Use: ``with scratch(fault.fstype) as fs: fault.prepare(fs)``, open the groups, t
 ``fault.cause(fs)``. Preparing corrupts the unmounted file system and leaves it
 freshly mounted; causing runs the operation that trips over the corruption, in a
 process of its own, so that every fault has its own pid.
+
+Several faults can share a file system that was made with the ``mkfs_options`` of
+all: ``damage`` it for each instead of preparing it. Damage that stops allocation
+(xfs_agf) has to come last, and the cause that cuts the device (writeback) too.
 """
 
 from __future__ import annotations
@@ -54,10 +58,12 @@ class Fault:
     """A way to break a file system.
 
     ``expected`` holds each distinct error once; the kernel may report it several
-    times. ``native_since`` is the first kernel that reports it through fanotify
+    times. ``proposed`` is the same for the stream of that name, None where it does not
+    differ. ``native_since`` is the first kernel that reports it through fanotify
     itself (stable kernels may have it backported), None if no kernel does.
     ``handle_reachable`` says that the failing inode can still be opened by name,
-    so that name_to_handle_at(2) can judge the handle.
+    so that name_to_handle_at(2) can judge the handle. ``damage`` needs a file system
+    made with ``mkfs_options``.
     """
 
     name: str
@@ -65,9 +71,23 @@ class Fault:
     summary: str
     expected: tuple[Expected, ...]
     native_since: tuple[int, int] | None
-    prepare: Callable[[Scratch], None]
+    damage: Callable[[Scratch], None]
     cause: Callable[[Scratch], Caused]
+    mkfs_options: tuple[str, ...] = ()
+    proposed: tuple[Expected, ...] | None = None
     handle_reachable: bool = False
+
+    def prepare(self, fs: Scratch) -> None:
+        """Make ``fs``, which is mounted and will be again, as this fault needs it."""
+        if self.mkfs_options:
+            fs.unmount()
+            fs.make(*self.mkfs_options)
+            fs.mount()
+        self.damage(fs)
+
+    def expected_of_proposed(self) -> tuple[Expected, ...]:
+        """Each distinct error in the stream ``proposed``."""
+        return self.expected if self.proposed is None else self.proposed
 
 
 def _run_child(*command: str, path: str) -> Caused:
@@ -134,7 +154,7 @@ def _ext4_trigger(fs: Scratch) -> Caused:
     return _run_child("sh", "-c", 'echo x > "$0"', path, path=str(fs.mount_point))
 
 
-def _prepare_ext4_bad_inode(fs: Scratch) -> None:
+def _damage_ext4_bad_inode(fs: Scratch) -> None:
     _write_file(fs, "victim")
     fs.unmount()
     # The magic of the extent header; debugfs writes a matching inode checksum.
@@ -142,7 +162,7 @@ def _prepare_ext4_bad_inode(fs: Scratch) -> None:
     fs.mount()
 
 
-def _prepare_ext4_bad_extent(fs: Scratch) -> None:
+def _damage_ext4_bad_extent(fs: Scratch) -> None:
     # More holes than the inode has room for extents: the tree gets a leaf block.
     with open(fs.mount_point / "victim", "wb") as file:
         for index in range(16):
@@ -153,7 +173,7 @@ def _prepare_ext4_bad_extent(fs: Scratch) -> None:
     fs.mount()
 
 
-def _prepare_ext4_htree_checksum(fs: Scratch) -> None:
+def _damage_ext4_htree_checksum(fs: Scratch) -> None:
     _fill_directory(fs, 400)
     fs.unmount()
     leaf = _number(r"(\d+)", _debugfs(fs, "bmap dir 1"))
@@ -163,7 +183,7 @@ def _prepare_ext4_htree_checksum(fs: Scratch) -> None:
     fs.mount()
 
 
-def _prepare_ext4_grp_locked(fs: Scratch) -> None:
+def _damage_ext4_grp_locked(fs: Scratch) -> None:
     _write_file(fs, "victim")
     fs.unmount()
     block = _number(r"(\d+)", _debugfs(fs, "bmap victim 0"))
@@ -179,25 +199,21 @@ def _ext4_abort(fs: Scratch) -> Caused:
 # XFS
 
 
-def _prepare_xfs_agf(fs: Scratch) -> None:
-    fs.unmount()
-    # With these features mounting already reads every AGF, to reserve space.
-    fs.make("-m", "reflink=0,finobt=0,rmapbt=0")
-    fs.mount()
-    _write_file(fs, "victim")
+def _damage_xfs_agf(fs: Scratch) -> None:
+    _write_file(fs, "file")
     fs.unmount()
     _xfs_db(fs, "agf 0", "write -d length 1", write=True)
     fs.mount()
 
 
-def _prepare_xfs_inode(fs: Scratch) -> None:
+def _damage_xfs_inode(fs: Scratch) -> None:
     ino = _write_file(fs, "victim")
     fs.unmount()
     _xfs_db(fs, f"inode {ino}", "write -d core.format 9", write=True)
     fs.mount()
 
 
-def _prepare_xfs_dirblock(fs: Scratch) -> None:
+def _damage_xfs_dirblock(fs: Scratch) -> None:
     ino = _fill_directory(fs, 40)
     fs.unmount()
     sector = _number(r"daddr is (\d+)", _xfs_db(fs, f"inode {ino}", "dblock 0", "daddr"))
@@ -211,21 +227,16 @@ def _prepare_xfs_dirblock(fs: Scratch) -> None:
 def _highest_file(fs: Scratch) -> str:
     """The victim: of several files the one whose data comes last on the device."""
     return max(
-        (str(path) for path in fs.mount_point.glob("dir*/victim")),
+        (str(path) for path in fs.mount_point.glob("group*/victim")),
         key=lambda path: first_physical(Path(path)),
     )
 
 
-def _prepare_writeback(fs: Scratch) -> None:
-    if fs.fstype == "ext4":
-        # Keeps the journal in front of the data, out of reach of the cut.
-        fs.unmount()
-        fs.make("-E", "packed_meta_blocks=1")
-        fs.mount()
+def _damage_writeback(fs: Scratch) -> None:
     # Each file system spreads directories over its allocation groups. The last
     # group's metadata and the log lie in front of the last group's data.
     for index in range(8):
-        directory = fs.mount_point / f"dir{index}"
+        directory = fs.mount_point / f"group{index}"
         directory.mkdir()
         (directory / "victim").write_bytes(b"x" * _PAYLOAD)
     fs.remount_fresh()
@@ -251,7 +262,7 @@ FAULTS = (
         summary="writes to trigger_fs_error in sysfs",
         expected=(Expected(EFSCORRUPTED, "sb"),),
         native_since=(5, 16),
-        prepare=_nothing,
+        damage=_nothing,
         cause=_ext4_trigger,
     ),
     Fault(
@@ -260,7 +271,7 @@ FAULTS = (
         summary="opens a file whose inode has no valid extent header",
         expected=(Expected(EFSCORRUPTED, "inode"),),
         native_since=(5, 16),
-        prepare=_prepare_ext4_bad_inode,
+        damage=_damage_ext4_bad_inode,
         cause=_in_mount("victim", "cat"),
     ),
     Fault(
@@ -269,7 +280,7 @@ FAULTS = (
         summary="looks for data in a file with a good inode and a broken extent tree",
         expected=(Expected(EFSCORRUPTED, "inode"),),
         native_since=(5, 16),
-        prepare=_prepare_ext4_bad_extent,
+        damage=_damage_ext4_bad_extent,
         # A read would meet the error once per block of the readahead.
         cause=_in_mount("victim", "xfs_io", "-r", "-c", "seek -d 0"),
         handle_reachable=True,
@@ -280,7 +291,7 @@ FAULTS = (
         summary="lists an indexed directory with a wrong checksum in a leaf block",
         expected=(Expected(EFSBADCRC, "inode"),),
         native_since=(5, 16),
-        prepare=_prepare_ext4_htree_checksum,
+        damage=_damage_ext4_htree_checksum,
         cause=_in_mount("dir", "ls"),
         handle_reachable=True,
     ),
@@ -290,7 +301,7 @@ FAULTS = (
         summary="frees a block in a group with a wrong bitmap: logged, never reported",
         expected=(),
         native_since=None,
-        prepare=_prepare_ext4_grp_locked,
+        damage=_damage_ext4_grp_locked,
         cause=_in_mount("victim", "rm"),
     ),
     Fault(
@@ -299,7 +310,7 @@ FAULTS = (
         summary="remounts with -o abort",
         expected=(Expected(errno.ESHUTDOWN, "sb"),),
         native_since=(5, 16),
-        prepare=_nothing,
+        damage=_nothing,
         cause=_ext4_abort,
     ),
     Fault(
@@ -308,8 +319,10 @@ FAULTS = (
         summary="writes back data behind the end of a shrunken device",
         expected=(Expected(errno.EIO, "inode"),),
         native_since=None,
-        prepare=_prepare_writeback,
+        damage=_damage_writeback,
         cause=_cut_and_write,
+        # Keeps the journal in front of the data, out of reach of the cut.
+        mkfs_options=("-E", "packed_meta_blocks=1"),
         handle_reachable=True,
     ),
     Fault(
@@ -318,8 +331,10 @@ FAULTS = (
         summary="allocates from an allocation group with a broken AGF",
         expected=(Expected(EFSCORRUPTED, "sb"),),
         native_since=(7, 0),
-        prepare=_prepare_xfs_agf,
-        cause=_in_mount("victim", "fallocate", "-l", "1M"),
+        damage=_damage_xfs_agf,
+        cause=_in_mount("file", "fallocate", "-l", "1M"),
+        # With these features mounting already reads every AGF, to reserve space.
+        mkfs_options=("-m", "reflink=0,finobt=0,rmapbt=0"),
     ),
     Fault(
         name="xfs_inode",
@@ -328,8 +343,10 @@ FAULTS = (
         # The inode is still being read in, so it has no handle yet.
         expected=(Expected(EFSCORRUPTED, "sb"),),
         native_since=(7, 0),
-        prepare=_prepare_xfs_inode,
+        damage=_damage_xfs_inode,
         cause=_in_mount("victim", "cat"),
+        # The verifier knows its number already.
+        proposed=(Expected(EFSCORRUPTED, "inode"),),
     ),
     Fault(
         name="xfs_dirblock",
@@ -338,8 +355,10 @@ FAULTS = (
         # XFS logs EFSBADCRC and reports EFSCORRUPTED, see xfs_inode_mark_sick().
         expected=(Expected(EFSCORRUPTED, "inode"),),
         native_since=(7, 0),
-        prepare=_prepare_xfs_dirblock,
+        damage=_damage_xfs_dirblock,
         cause=_in_mount("dir", "ls"),
+        # A buffer does not know whose it is; its verifier's own error.
+        proposed=(Expected(EFSBADCRC, "sb"),),
         handle_reachable=True,
     ),
     Fault(
@@ -348,8 +367,9 @@ FAULTS = (
         summary="shuts the file system down by ioctl",
         expected=(Expected(errno.ESHUTDOWN, "sb"),),
         native_since=(7, 0),
-        prepare=_nothing,
+        damage=_nothing,
         cause=_in_mount("", "xfs_io", "-x", "-c", "shutdown"),
+        proposed=(),
     ),
     Fault(
         name="xfs_writeback",
@@ -357,7 +377,7 @@ FAULTS = (
         summary="writes back data behind the end of a shrunken device",
         expected=(Expected(errno.EIO, "inode"),),
         native_since=(7, 0),
-        prepare=_prepare_writeback,
+        damage=_damage_writeback,
         cause=_cut_and_write,
         handle_reachable=True,
     ),

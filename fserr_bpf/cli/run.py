@@ -97,8 +97,10 @@ def _loop(monitor: Monitor, sink: Sink, form: Format, stop: int, failed: list[Ev
         masks = sink.masks(waiting=len(monitor) > 0)
         ready = monitor.wait(others={stop: select.POLLIN} | masks)
         stopping = stop in ready
-        if not len(monitor) and ready & masks.keys():
-            raise OutputError(f"the reader of {sink.name} has gone", "start it again first")
+        if ready & masks.keys():
+            monitor.pump()  # errors of the same moment go the way of those that cannot be written
+            if not len(monitor):
+                raise OutputError(f"the reader of {sink.name} has gone", "start it again first")
 
 
 def _write_some(monitor: Monitor, sink: Sink, form: Format, failed: list[Event]) -> None:

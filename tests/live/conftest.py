@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,15 @@ from typing import NoReturn, Self
 
 import pytest
 
-DEADLINE_SECONDS = 10.0
+from compare.faults import FAULTS, Fault
+from fserr_bpf.live.armed import Armed
+from fserr_bpf.live.loader import KPROBE_PMU
+from fserr_bpf.model.stream import Stream
+
+BY_NAME = {fault.name: fault for fault in FAULTS}
+IN_LAB = "FSERR_LAB" in os.environ
+# arming takes 20 s in an emulated machine
+DEADLINE_SECONDS = 60.0 if IN_LAB else 10.0
 
 
 def skip(reason: str, *, expected: bool) -> NoReturn:
@@ -42,6 +51,21 @@ def kernel_version() -> tuple[int, int]:
     found = re.match(r"(\d+)\.(\d+)", os.uname().release)
     assert found is not None
     return int(found[1]), int(found[2])
+
+
+def emits(fault: Fault) -> bool:
+    """Whether this kernel, if it knows FAN_FS_ERROR, reports the fault itself."""
+    since = fault.native_since
+    return since is not None and (since <= (5, 16) or since <= kernel_version())
+
+
+def write_trigger(device_name: str, times: int) -> int:
+    """Make one process cause ``times`` errors of a mounted ext4; returns its pid."""
+    script = f'for i in $(seq {times}); do echo x > "$0"; done'
+    path = f"/sys/fs/ext4/{device_name}/trigger_fs_error"
+    with subprocess.Popen(["sh", "-c", script, path]) as child:
+        assert child.wait() == 0
+    return child.pid
 
 
 class KernelLog:
@@ -105,6 +129,36 @@ def require_root(request: pytest.FixtureRequest) -> None:
     """Tests marked ``root`` are skipped for everybody else."""
     if request.node.get_closest_marker("root") is not None and os.geteuid() != 0:
         skip("needs root", expected=False)
+
+
+@pytest.fixture(autouse=True)
+def require_kprobes(request: pytest.FixtureRequest) -> None:
+    """Tests marked ``kprobes`` need them; elsewhere test_in_lab.py runs them."""
+    if request.node.get_closest_marker("kprobes") is not None and not KPROBE_PMU.exists():
+        skip("this kernel has no kprobes; test_in_lab.py runs it on one that has", expected=True)
+
+
+@pytest.fixture
+def fast_arming() -> None:
+    """For tests that compile and attach for themselves: 20 s each in the lab."""
+    if IN_LAB:
+        skip("arming is slow in an emulated machine; the host runs it", expected=True)
+
+
+@pytest.fixture(scope="session")
+def file_systems() -> None:
+    """Modular kernels can only be probed for what is loaded."""
+    known = Path("/proc/filesystems").read_text().split()
+    for fstype in ("ext4", "xfs", "btrfs"):
+        if fstype not in known:
+            subprocess.run(["modprobe", fstype], check=True)
+
+
+@pytest.fixture(scope="session")
+def armed(file_systems: None) -> Iterator[Armed]:
+    """The probes of all streams, for one monitor after the other: arming is slow."""
+    with Armed(list(Stream)) as armed:
+        yield armed
 
 
 @pytest.fixture

@@ -1,0 +1,358 @@
+"""The monitor on whatever this kernel has: kprobes, or tracepoints and the kernel's own group."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import select
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from compare.faults import FAULTS, Fault
+from compare.scratch import Scratch, scratch
+from fserr_bpf.live import syscalls
+from fserr_bpf.live.armed import Armed
+from fserr_bpf.model.event import FsErrorEvent, Origin, OverflowEvent
+from fserr_bpf.model.mark import Mark
+from fserr_bpf.model.stream import Stream
+from fserr_bpf.monitor import Monitor
+from tests.live.conftest import BY_NAME, KernelLog, wait_until, write_trigger
+
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
+
+TRIGGER = BY_NAME["ext4_trigger"]
+XFS_METADATA = ("xfs_agf", "xfs_inode", "xfs_dirblock")
+COUNT = 97
+
+
+@contextmanager
+def watch(
+    armed: Armed,
+    *marked: Scratch,
+    stream: Stream = Stream.PROPOSED,
+    max_events: int | None = None,
+) -> Iterator[Monitor]:
+    marks = [Mark.filesystem(str(fs.mount_point)) for fs in marked]
+    with Monitor(marks, stream, max_events=max_events, armed=armed) as monitor:
+        yield monitor
+
+
+def errors(monitor: Monitor) -> list[FsErrorEvent]:
+    """The errors that wait; there must be nothing else."""
+    events = []
+    for event in monitor.read_events():
+        assert isinstance(event, FsErrorEvent)
+        events.append(event)
+    return events
+
+
+def wait_for_errors(monitor: Monitor, wanted: int = 1) -> list[FsErrorEvent]:
+    """Events until their counts reach ``wanted``: kernel workers may report late."""
+    events: list[FsErrorEvent] = []
+
+    def enough() -> bool:
+        events.extend(errors(monitor))
+        return sum(event.error_count for event in events) >= wanted
+
+    wait_until(enough, f"{wanted} errors")
+    return events
+
+
+def pumped(monitor: Monitor) -> int:
+    """Errors of the marked file systems that have come as far as the queue."""
+    monitor.pump()
+    statistics = monitor.statistics()
+    return statistics.seen - statistics.not_marked - statistics.not_in_stream
+
+
+def origin(event: FsErrorEvent) -> Origin:
+    assert event.origin is not None
+    return event.origin
+
+
+def forms(events: Iterable[FsErrorEvent]) -> set[tuple[int, str]]:
+    return {(event.error, "sb" if event.handle is None else "inode") for event in events}
+
+
+def readable(monitor: Monitor) -> bool:
+    return select.select([monitor], [], [], 0)[0] == [monitor]
+
+
+def wait_until_silent(monitor: Monitor) -> None:
+    """Other file systems of this machine may have errors too; nothing of them may stay."""
+
+    def silent() -> bool:
+        monitor.pump()
+        return len(monitor) == 0 and not readable(monitor)
+
+    wait_until(silent, "the descriptor to fall silent")
+
+
+# what an event says
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [fault for fault in FAULTS if fault.handle_reachable],
+    ids=lambda fault: fault.name,
+)
+def test_handle_is_the_one_of_name_to_handle_at(fault: Fault, armed: Armed) -> None:
+    # a bad buffer has an inode only where the health code tells which
+    stream = Stream.FSERROR if fault.name == "xfs_dirblock" else Stream.PROPOSED
+    with scratch(fault.fstype) as fs:
+        fault.prepare(fs)
+        with watch(armed, fs, stream=stream) as monitor:
+            caused = fault.cause(fs)
+            handle = syscalls.name_to_handle_at(caused.path)
+            events = wait_for_errors(monitor)
+    assert {event.handle for event in events} == {(handle.handle_type, handle.f_handle)}
+    assert {event.error for event in events} == {expected.error for expected in fault.expected}
+    assert {origin(event).fstype for event in events} == {fault.fstype}
+
+
+@pytest.mark.parametrize(
+    "name", ["ext4_trigger", "ext4_bad_inode", "ext4_bad_extent", "ext4_htree_checksum"]
+)
+def test_ext4_event_agrees_with_the_kernel_log(name: str, armed: Armed) -> None:
+    fault = BY_NAME[name]
+    with scratch("ext4") as fs, KernelLog() as log:
+        fault.prepare(fs)
+        with watch(armed, fs) as monitor:
+            caused = fault.cause(fs)
+            (event,) = wait_for_errors(monitor)
+        pattern = rf"EXT4-fs error \(device {fs.device_name}\): (\w+):(\d+): (?:inode #(\d+): )?"
+        log.wait_for(pattern)
+        said = next(filter(None, (re.search(pattern, line) for line in log.messages())))
+        seen = origin(event)
+        assert (seen.device, seen.dev) == (fs.device_name, fs.dev)
+        assert seen.mount_point == str(fs.mount_point)
+    assert (seen.function, seen.line) == (said[1], int(said[2]))
+    assert (event.pid, seen.tid, seen.comm) == (caused.pid, caused.pid, caused.comm)
+    assert forms([event]) == {(expected.error, expected.form) for expected in fault.expected}
+    if armed.kernel.kprobes:
+        assert seen.ino == int(said[3] or 0)
+        assert seen.source in {"kprobe:__ext4_error", "kprobe:__ext4_error_inode"}
+    else:
+        assert seen.source == "fanotify:FAN_FS_ERROR+raw_tracepoint:ext4_error"
+
+
+@pytest.mark.parametrize("name", XFS_METADATA)
+def test_xfs_corruption_is_one_event_with_the_verifiers_name(name: str, armed: Armed) -> None:
+    fault = BY_NAME[name]
+    with scratch("xfs") as fs, KernelLog() as log:
+        fault.prepare(fs)
+        with watch(armed, fs) as monitor:
+            fault.cause(fs)
+            (event,) = wait_for_errors(monitor)
+            monitor.pump()
+            assert len(monitor) == 0
+        pattern = rf"XFS \({fs.device_name}\): Metadata (\w+)(?: error)? detected at ([\w.]+)"
+        log.wait_for(pattern)
+        said = next(filter(None, (re.search(pattern, line) for line in log.messages())))
+    assert event.error_count == 1
+    assert event.error == {"CRC": errno.EBADMSG, "corruption": errno.EUCLEAN}[said[1]]
+    if name == "xfs_inode" and not armed.kernel.kprobes:
+        # only the tracepoint of the health code sees it, which has no address
+        assert origin(event).source == "raw_tracepoint:xfs_inode_mark_sick"
+        assert origin(event).function == ""
+    else:
+        assert origin(event).function == said[2]
+        assert origin(event).failaddr != 0
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fserror_stream_is_as_in_the_table(fault: Fault, armed: Armed) -> None:
+    expected = {
+        (expected.error, expected.form)
+        for expected in fault.expected
+        if fault.name != "ext4_writeback"  # 7.x reports writeback from iomap only
+    }
+    with scratch(fault.fstype) as fs:
+        fault.prepare(fs)
+        with watch(armed, fs, stream=Stream.FSERROR) as monitor:
+            fault.cause(fs)
+            events = wait_for_errors(monitor, len(expected))
+    assert forms(events) == expected
+
+
+@pytest.mark.parametrize("name", ["ext4_writeback", "xfs_writeback"])
+def test_writeback_is_heard_on_marked_file_systems_only(name: str, armed: Armed) -> None:
+    fault = BY_NAME[name]
+    with scratch(fault.fstype) as fs, scratch(fault.fstype) as other:
+        for each in (fs, other):
+            fault.prepare(each)
+        with watch(armed, fs) as monitor:
+            fault.cause(other)
+            assert errors(monitor) == []
+            caused = fault.cause(fs)
+            events = wait_for_errors(monitor)
+            assert {origin(event).ino for event in events} == {os.stat(caused.path).st_ino}
+    assert forms(events) == {(errno.EIO, "inode")}
+    assert all(event.error_count >= 1 for event in events)
+
+
+# the queue
+
+
+def test_one_monitor_hears_several_file_systems(armed: Armed) -> None:
+    sick = BY_NAME["xfs_inode"]
+    with scratch("ext4") as first, scratch("xfs") as second:
+        sick.prepare(second)
+        with watch(armed, first, second) as monitor:
+            TRIGGER.cause(first)
+            sick.cause(second)
+            events = wait_for_errors(monitor, 2)
+        marked = [str(fs.mount_point) for fs in (first, second)]
+    assert sorted(origin(event).mount_point for event in events) == sorted(marked)
+    assert len({event.fsid for event in events}) == 2
+
+
+def test_errors_of_one_process_merge_while_nobody_reads(armed: Armed) -> None:
+    with scratch("ext4") as fs, watch(armed, fs) as monitor:
+        pid = write_trigger(fs.device_name, COUNT)
+        (event,) = wait_for_errors(monitor, COUNT)
+        assert (event.error_count, event.pid) == (COUNT, pid)
+        statistics = monitor.statistics()
+    if armed.kernel.kprobes:
+        assert (statistics.delivered, statistics.merged) == (1, COUNT - 1)
+    assert statistics.delivered + statistics.merged == COUNT
+    assert sum(statistics.dropped.values()) == statistics.not_marked
+
+
+def test_loss_arithmetic_of_a_short_queue(armed: Armed) -> None:
+    with scratch("ext4") as fs, watch(armed, fs, max_events=2) as monitor:
+        write_trigger(fs.device_name, 5)  # the first event: 1 queued, 4 merged
+        for _ in range(3):
+            TRIGGER.cause(fs)  # one queued, two too many
+        wait_until(lambda: pumped(monitor) == 8, "8 errors")
+        assert len(monitor) == 3
+        events = list(monitor.read_events())
+        statistics = monitor.statistics()
+    assert [type(event) for event in events] == [FsErrorEvent, FsErrorEvent, OverflowEvent]
+    assert statistics.seen == 8 + statistics.not_marked
+    if armed.kernel.kprobes:  # else the kernel's own group has merged before us
+        assert (statistics.delivered, statistics.merged) == (2, 4)
+    assert (statistics.delivered + statistics.merged, statistics.waiting) == (6, 0)
+    # errors of other file systems of this machine are nobody's
+    assert statistics.dropped | {"not marked": 0} == {
+        "ring full": 0,
+        "queue full": 2,
+        "not marked": 0,
+        "not in stream": 0,
+        "output failed": 0,
+    }
+
+
+def test_errors_from_before_the_mark_are_not_delivered(armed: Armed) -> None:
+    with scratch("ext4") as fs:
+        TRIGGER.cause(fs)
+        with watch(armed, fs) as monitor:
+            assert errors(monitor) == []
+            late = TRIGGER.cause(fs)
+            assert [event.pid for event in wait_for_errors(monitor)] == [late.pid]
+
+
+# the descriptor
+
+
+def test_descriptor_is_readable_exactly_while_something_waits(armed: Armed) -> None:
+    with scratch("ext4") as fs, watch(armed, fs) as monitor:
+        wait_until_silent(monitor)
+        for _ in range(2):
+            TRIGGER.cause(fs)
+        assert readable(monitor)
+        monitor.pump()
+        assert readable(monitor)
+        assert len(monitor.read(56)) == 56
+        assert readable(monitor)
+        assert len(monitor.read()) == 56
+        wait_until_silent(monitor)
+        assert monitor.read() == b""
+
+
+def test_asyncio_can_wait_for_it(armed: Armed) -> None:
+    async def first_event(monitor: Monitor, fs: Scratch) -> bytes:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[bytes] = loop.create_future()
+
+        def on_readable() -> None:
+            if (data := monitor.read()) and not done.done():
+                done.set_result(data)
+
+        loop.add_reader(monitor.fileno(), on_readable)
+        try:
+            await loop.run_in_executor(None, TRIGGER.cause, fs)
+            return await asyncio.wait_for(done, 10)
+        finally:
+            loop.remove_reader(monitor.fileno())
+
+    with scratch("ext4") as fs, watch(armed, fs) as monitor:
+        assert len(asyncio.run(first_event(monitor, fs))) == 56
+
+
+def test_closing_leaks_no_descriptor(armed: Armed) -> None:
+    with scratch("ext4") as fs:
+        before = os.listdir("/proc/self/fd")
+        for _ in range(2):
+            with watch(armed, fs) as monitor:
+                TRIGGER.cause(fs)
+                assert len(wait_for_errors(monitor)) == 1
+            assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.usefixtures("fast_arming")
+def test_own_probes_go_with_their_monitor(armed: Armed) -> None:
+    with scratch("ext4") as fs:
+        before = os.listdir("/proc/self/fd")
+        with Monitor([Mark.filesystem(str(fs.mount_point))], Stream.NATIVE) as monitor:
+            TRIGGER.cause(fs)
+            assert len(wait_for_errors(monitor)) == 1
+        assert os.listdir("/proc/self/fd") == before
+
+
+# mounts that come and go
+
+
+def test_unmounting_needs_no_cooperation_and_ends_the_mark(armed: Armed) -> None:
+    with scratch("ext4") as fs, watch(armed, fs) as monitor:
+        caused = TRIGGER.cause(fs)
+        wait_until(lambda: pumped(monitor) == 1, "the error")
+        fs.unmount()  # LabError if anything held it
+        fs.mount()
+        TRIGGER.cause(fs)
+        assert [event.pid for event in errors(monitor)] == [caused.pid]
+        TRIGGER.cause(fs)
+        assert errors(monitor) == []
+
+
+def test_a_new_mark_hears_it_again(armed: Armed) -> None:
+    with scratch("ext4") as fs:
+        for _ in range(2):
+            with watch(armed, fs) as monitor:
+                TRIGGER.cause(fs)
+                assert len(wait_for_errors(monitor)) == 1
+            fs.remount_fresh()
+
+
+def test_following_takes_up_new_mounts(armed: Armed) -> None:
+    def from_mount(events: Iterable[FsErrorEvent], path: Path) -> int:
+        return sum(e.error_count for e in events if origin(e).mount_point == str(path))
+
+    with Monitor(None, armed=armed) as monitor, scratch("ext4") as fs:
+        watching = f"now watching {fs.mount_point} (ext4)"
+        monitor.pump()
+        assert monitor.news().count(watching) == 1
+        TRIGGER.cause(fs)
+        assert from_mount(errors(monitor), fs.mount_point) == 1
+        fs.unmount()
+        monitor.pump()
+        fs.mount()
+        monitor.pump()
+        assert monitor.news().count(watching) == 1
+        TRIGGER.cause(fs)
+        assert from_mount(errors(monitor), fs.mount_point) == 1

@@ -1,0 +1,70 @@
+"""The real command, ``fserr-bpf probes``: what it says is what is attached."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fserr_bpf.cli.probes import EXIT_BLIND
+from fserr_bpf.live.fanotify import kernel_accepts_fs_error
+from fserr_bpf.live.loader import KPROBE_PMU
+
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("file_systems")]
+
+COMMAND = str(Path(sys.executable).with_name("fserr-bpf"))
+EXT4_EMITTERS = ("ext4_error", "ext4_error_inode", "ext4_error_file", "ext4_std_error")
+# enough to see everything that the kernel itself reports, and everything of 7.x
+SEEING = ("native", "fserror")
+
+
+def probes(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [COMMAND, "probes", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def test_json_tells_how_each_probe_is_attached() -> None:
+    status, output = probes("--json")
+    report: dict[str, Any] = json.loads(output)
+    assert (report["v"], report["kernel"]) == (1, os.uname().release)
+    assert report["kprobes"] == KPROBE_PMU.exists()
+    assert set(report["blind"]) == {"native", "fserror", "proposed"}
+    rows = {row["probe"]: row for row in report["probes"]}
+    assert len(rows) == len(report["probes"])
+    for row in rows.values():
+        assert bool(row["attached"]) == (row["reason"] is None), row
+        assert row["streams"]
+    kinds = {name: [attached["as"] for attached in row["attached"]] for name, row in rows.items()}
+    if report["kprobes"]:
+        assert [name for name, attached in kinds.items() if not attached] == []
+        assert not any(report["blind"].values())
+        assert kinds["btrfs_error"] == kinds["sb_delete"] == ["kprobe"]
+        assert status == 0
+    elif kernel_accepts_fs_error():
+        assert all(kinds[name] == ["fanotify group"] for name in EXT4_EMITTERS)
+        assert kinds["ext4_trace"] == kinds["writeback"] == ["raw tracepoint"]
+        assert "fatal btrfs errors" in report["blind"]["proposed"]["the kernel has no kprobes"]
+        assert status == EXIT_BLIND
+
+
+@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.parametrize("stream", ["native", "fserror", "proposed"])
+def test_table_and_exit_code_are_those_of_the_stream(stream: str) -> None:
+    status, output = probes("--stream", stream)
+    lines = output.splitlines()
+    assert lines[0].startswith(f"kernel {os.uname().release}: ")
+    (verdict,) = (line for line in lines if line.startswith(f"stream {stream}: "))
+    assert verdict == f"stream {stream}: " + ("cannot see" if status else "sees everything")
+    assert status in {0, EXIT_BLIND}
+    if KPROBE_PMU.exists() or (stream in SEEING and kernel_accepts_fs_error()):
+        assert status == 0
+    else:
+        assert status == EXIT_BLIND
