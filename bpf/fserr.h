@@ -62,6 +62,18 @@ struct fserr_record {
 	char function[48]; /* of the file system's source, or the verifier's name */
 };
 
+/*
+ * What the monitor tells the probes: the devices of the marked file systems, as
+ * super_block.s_dev. Reports of others never enter the ring.
+ */
+#define FSERR_MARKS_MAX 255
+#define FSERR_MARKS_ALL 0xffffffffu /* as count: more than fit, report everything */
+
+struct fserr_marks {
+	__u32 count;
+	__u32 dev[FSERR_MARKS_MAX];
+};
+
 _Static_assert(sizeof(struct fserr_record) == 152, "fserr_record: fixed by version 1");
 
 #endif

@@ -18,7 +18,7 @@ from fserr_bpf.uapi.fanotify import FAN_UNLIMITED_QUEUE
 from fserr_bpf.uapi.record import Record
 
 SOURCE = "fanotify:FAN_FS_ERROR"
-_TRACES_KEPT = 64
+TRACES_KEPT = 64
 _TRACE_LIFE_NS = 1_000_000_000
 
 
@@ -54,7 +54,7 @@ class KernelGroup:
     def add_trace(self, record: Record) -> None:
         """Keep a record of the tracepoint until its event is read."""
         key = (record.dev, record.tgid)
-        self._traces.setdefault(key, deque(maxlen=_TRACES_KEPT)).append(record)
+        self._traces.setdefault(key, deque(maxlen=TRACES_KEPT)).append(record)
 
     def take_trace(self, dev: int, event: FsErrorEvent) -> Record | None:
         """The first record of the event's task since its last event.

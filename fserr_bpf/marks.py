@@ -67,6 +67,15 @@ class MarkTable:
         """The mark on the superblock of a device number from a record."""
         return self._by_dev.get(dev)
 
+    def devices(self) -> frozenset[int]:
+        """s_dev of every marked superblock."""
+        return frozenset(self._by_dev)
+
+    @property
+    def newest_ns(self) -> int:
+        """Since when the newest mark has been there (CLOCK_MONOTONIC), 0 without marks."""
+        return max((m.since_ns for m in self), default=0)
+
     def by_fsid(self, fsid: Fsid) -> MarkedFilesystem | None:
         """The first mark with this fsid (clones of an ext4 share one)."""
         return next((m for m in self._by_dev.values() if m.fsid == fsid), None)

@@ -18,21 +18,24 @@ from types import TracebackType
 from typing import Self
 
 from fserr_bpf.codec import reader
-from fserr_bpf.codec.record import decode_record
-from fserr_bpf.kernelgroup import SOURCE, KernelGroup
+from fserr_bpf.codec.handles import inode_of
+from fserr_bpf.codec.record import decode_record, runs
+from fserr_bpf.kernelgroup import SOURCE, TRACES_KEPT, KernelGroup
 from fserr_bpf.live.armed import Armed
-from fserr_bpf.live.fanotify import kernel_accepts_fs_error
+from fserr_bpf.live.fanotify import kernel_accepts_fs_error, max_queued_events
 from fserr_bpf.live.kallsyms import Kallsyms
 from fserr_bpf.live.mounts import MountTable, MountWatch
 from fserr_bpf.live.probes import EXT4_EMITTERS, wanted
 from fserr_bpf.marks import MarkedFilesystem, MarkTable
 from fserr_bpf.model.event import Event, FsErrorEvent, Origin, OverflowEvent
-from fserr_bpf.model.group import MAX_QUEUED_EVENTS, NotificationQueue
+from fserr_bpf.model.group import NotificationQueue
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.statistics import Statistics
 from fserr_bpf.streams import RULES, Report
 from fserr_bpf.uapi.record import Flag, Probe, Record
+
+KERNEL_LIMIT = -1
 
 _NO_TASK = int(Flag.NO_TASK)
 _READ_SIZE = 65536
@@ -44,8 +47,9 @@ class Monitor:
 
     ``marks``: what to watch, or None for every mounted ext4, XFS, btrfs and f2fs,
     also those mounted later. ``max_events``: length of the queue, None for no
-    limit. ``armed``: probes attached before, to be shared by one monitor after the
-    other; without it the monitor attaches its own and detaches them.
+    limit; by default what the kernel gives its own groups. ``armed``: probes attached
+    before, to be shared by one monitor after the other; without it the monitor
+    attaches its own and detaches them.
 
     Raises FserrError subclasses: PrivilegeError, KernelError, BccError,
     AttachError, MarkError.
@@ -56,7 +60,7 @@ class Monitor:
         marks: Iterable[Mark] | None = None,
         stream: Stream = Stream.PROPOSED,
         *,
-        max_events: int | None = MAX_QUEUED_EVENTS,
+        max_events: int | None = KERNEL_LIMIT,
         armed: Armed | None = None,
         debug: bool = False,
     ) -> None:
@@ -67,10 +71,16 @@ class Monitor:
             self._sources = {a.probe: a.source for a in reversed(self.armed.attached)}
             self._wanted = wanted(stream, self.armed.kernel)
             self._rules = {p: r for p, r in RULES[stream].items() if p in self._wanted}
+            if max_events == KERNEL_LIMIT:
+                max_events = max_queued_events()
             self._queue = NotificationQueue(max_events, _overflow)
+            self.armed.watch(self, self.marks.devices())
+            stack.callback(self.armed.watch, self, ())
             self._counts = Counter[str]()
             self._news: list[str] = []
-            self._lost_before = self._lost_seen = sum(self.armed.ring.lost())
+            self._lost_before = self._lost_seen = self._lost()
+            self._ends_lost = self.armed.ring.lost()[Probe.SB_DELETE]
+            self._ends_by_table = Probe.SB_DELETE not in self._sources
             self._missed_before = self.armed.missed()
             self._kallsyms = stack.enter_context(contextlib.closing(Kallsyms()))
             self._kernel_group = self._open_kernel_group(stack)
@@ -152,11 +162,13 @@ class Monitor:
         # the kernel's events first: then the trace of each is in the ring already
         kernel_events = list(self._kernel_group.read()) if self._kernel_group else []
         for _ in range(_PUMP_ROUNDS):
-            records = self.armed.ring.drain()
-            for data in records:
-                self._take(decode_record(data), wall)
-            if not records:
+            entries = self.armed.ring.drain()
+            if not entries:
                 break
+            # a run has one time for all, so it must not reach over the start of a mark
+            whole = decode_record(entries[0]).time_ns >= self.marks.newest_ns
+            for same in runs(entries) if whole else ([entry] for entry in entries):
+                self._take(same, wall)
         if self._kernel_group:
             for event in kernel_events:
                 self._take_kernel_event(self._kernel_group, event, wall)
@@ -165,28 +177,34 @@ class Monitor:
         self._follow_mounts()
         self._signal()
 
-    def _take(self, record: Record, wall: int) -> None:
+    def _take(self, same: list[bytes], wall: int) -> None:
+        """Handle ring entries that are alike but for their time."""
+        record, count = decode_record(same[0]), len(same)
         if record.probe == Probe.SB_DELETE:
             if ended := self.marks.end(record.dev, record.time_ns):
-                self._say_ended(ended)
+                self._ended([ended])
             return
         if record.probe == Probe.EXT4_TRACE:
             if self._kernel_group:
-                self._kernel_group.add_trace(record)
+                for entry in same[-TRACES_KEPT:]:
+                    self._kernel_group.add_trace(decode_record(entry))
             return
         rule = self._rules.get(record.probe)
         if rule is None:  # shared probes: this one serves another stream
             return
         marked = self.marks.get(record.dev)
         if marked is None or record.time_ns < marked.since_ns:
-            self._counts["not marked"] += 1
+            self._counts["not marked"] += count
             return
         report = rule(record)
         if report is None:
-            self._counts["not in stream"] += 1
+            self._counts["not in stream"] += count
             return
         task = None if record.flags & _NO_TASK else (record.tgid, record.task_start)
-        self._queue.insert(marked.fsid, task, partial(self._event, record, marked, report, wall))
+        make = partial(self._event, record, marked, report, wall)
+        self._queue.insert(marked.fsid, task, make)
+        if count > 1:  # apart from the first, which may have been the last that fits
+            self._queue.insert(marked.fsid, task, make, count - 1)
 
     def _event(
         self, record: Record, marked: MarkedFilesystem, report: Report, wall: int
@@ -232,6 +250,8 @@ class Monitor:
             origin = _origin(trace, marked, wall, source)
         else:
             origin = _place(marked, time.time_ns(), SOURCE)
+        if event.handle and (inode := inode_of(event.handle)):
+            origin = origin._replace(ino=inode.ino, generation=inode.generation)
         error = event.error if self.stream is Stream.NATIVE else abs(event.error)
         self._queue.insert(
             marked.fsid,
@@ -244,10 +264,20 @@ class Monitor:
 
     def _note_losses(self) -> None:
         """What found the ring full becomes one FAN_Q_OVERFLOW in the queue."""
-        lost = sum(self.armed.ring.lost())
+        lost = self._lost()
         if lost > self._lost_seen:
             self._lost_seen = lost
             self._queue.overflow()
+        ends_lost = self.armed.ring.lost()[Probe.SB_DELETE]
+        if ends_lost > self._ends_lost:  # then the mount table must say which marks ended
+            self._ends_lost = ends_lost
+            self._mounts_changed = self._ends_by_table = True
+
+    def _lost(self) -> int:
+        """Errors of this stream that found the ring full; hints and ends of marks are none."""
+        return sum(
+            count for probe, count in enumerate(self.armed.ring.lost()) if probe in self._rules
+        )
 
     def _follow_mounts(self) -> None:
         poll = select.poll()
@@ -256,15 +286,16 @@ class Monitor:
             return
         self._mounts_changed = False
         table = self._mounts.changed()
-        if Probe.SB_DELETE not in self._sources:
-            for ended in self.marks.end_unmounted(table):
-                self._say_ended(ended)
+        if self._ends_by_table:
+            self._ended(self.marks.end_unmounted(table))
         if self.marks.follows:
             self._follow(table)
 
     def _follow(self, table: MountTable) -> None:
         skipped = set(self.marks.skipped)
-        for marked in self.marks.follow(table):
+        new = self.marks.follow(table)
+        self.armed.watch(self, self.marks.devices())
+        for marked in new:
             self._news.append(f"now watching {marked.mount_point} ({marked.fstype})")
             if self._kernel_group:
                 self._kernel_group.mark(marked)
@@ -273,8 +304,10 @@ class Monitor:
         for path in set(self.marks.skipped) - skipped:
             self._news.append(f"not watching {self.marks.skipped[path]}")
 
-    def _say_ended(self, marked: MarkedFilesystem) -> None:
-        self._news.append(f"no longer watching {marked.mount_point}: unmounted")
+    def _ended(self, gone: Iterable[MarkedFilesystem]) -> None:
+        for marked in gone:
+            self._news.append(f"no longer watching {marked.mount_point}: unmounted")
+        self.armed.watch(self, self.marks.devices())
 
     def blind(self) -> dict[str, list[str]]:
         """What is watched here but cannot be seen on this kernel: reason -> what is missed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import socket
 import subprocess
@@ -65,6 +66,11 @@ class Armed:
     """
 
     def __init__(self, streams: Iterable[Stream], *, debug: bool = False) -> None:
+        if platform.machine() != "x86_64":
+            raise KernelError(
+                f"the probes know the registers of x86-64, not of {platform.machine()}",
+                "run it on x86-64",
+            )
         check_privileges()
         answer, fds, messages = _run_loader([str(s) for s in streams])
         if debug and messages:
@@ -78,14 +84,15 @@ class Armed:
         self.failed = {Probe(f["probe"]): str(f["reason"]) for f in answer["failed"]}
         modules = {spec.probe: spec.module for spec in PROBES}
         self.unloaded = {modules[Probe(f["probe"])] for f in answer["failed"] if f["unloaded"]}
-        self.ring = Ring(fds[0], fds[1])
-        self._fds = fds[2:]
+        self.ring = Ring(*fds[:3])
+        self._fds = fds[3:]
+        self._watched: dict[object, frozenset[int]] = {}
         self.attached = [
             Attached(Probe(a["probe"]), Kind(a["kind"]), a["target"]) for a in answer["attached"]
         ]
         # opened now, because not every user may open them later
         self._fdinfo = [
-            os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC) for fd in fds[3::2]
+            os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC) for fd in fds[4::2]
         ]
         if not self.attached:
             self.close()
@@ -112,7 +119,16 @@ class Armed:
             relevant = fstypes is None or not spec.module or spec.module in fstypes
             if spec.probe in lacking and relevant:
                 missing.setdefault(self.failed[spec.probe], []).append(spec.blind)
+        if not self.kernel.gate and "ext4" not in self.unloaded and not kernel_group:
+            missing["this kernel's ext4 has no type information"] = [
+                "that ext4 was shut down: what it keeps silent about then is reported"
+            ]
         return missing
+
+    def watch(self, owner: object, devices: Iterable[int]) -> None:
+        """Let the reports of these superblocks (s_dev) pass, for one of the monitors."""
+        self._watched[owner] = frozenset(devices)
+        self.ring.mark(frozenset[int]().union(*self._watched.values()))
 
     def missed(self) -> dict[str, int]:
         """Runs of each probe that the kernel skipped (recursion), where it counts them.
@@ -148,12 +164,17 @@ class Armed:
 def _run_loader(streams: list[str]) -> tuple[dict[str, Any], list[int], str]:
     """Answer, descriptors and everything that the loader and LLVM printed."""
     ours, theirs = socket.socketpair()
-    with ours, tempfile.TemporaryFile() as output:
+    with (
+        ours,
+        tempfile.TemporaryFile() as output,
+        # here and not in the loader, which may be killed
+        tempfile.TemporaryDirectory(prefix="fserr-bpf.") as folder,
+    ):
         with theirs:
             # -P: the current directory is anybody's, and this runs as root
-            command = [sys.executable, "-P", "-m", "fserr_bpf.live.loader", str(theirs.fileno())]
+            command = [sys.executable, "-P", "-m", "fserr_bpf.live.loader"]
             child = subprocess.Popen(
-                command + streams,
+                [*command, str(theirs.fileno()), folder, *streams],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

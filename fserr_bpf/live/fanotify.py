@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -140,6 +141,17 @@ class FanotifyGroup:
             return os.read(self._fd, size)
         except BlockingIOError:
             return b""
+
+
+def max_queued_events() -> int:
+    """The length of a new group's queue, as ``fanotify_init(2)`` samples it.
+
+    /proc/sys/fs/fanotify exists since 5.13; before, the limit is the constant 16384.
+    """
+    try:
+        return int(Path("/proc/sys/fs/fanotify/max_queued_events").read_text())
+    except OSError:
+        return 16384
 
 
 def kernel_accepts_fs_error() -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from pathlib import Path
 
@@ -85,34 +86,68 @@ WANTED: dict[str, tuple[str, dict[str, str]]] = {
     "btrfs_inode": ("btrfs", {"root": "struct btrfs_root *{}", "vfs_inode": _LONG}),
 }
 
+# tracepoint -> field -> C declaration, for modules without BTF
+TRACEPOINTS: dict[str, dict[str, str]] = {
+    "xfs/xfs_buf_ioerror": {
+        "dev": _U32,
+        "bno": "u64 {}",
+        "flags": _U32,
+        "error": _S32,
+        "caller_ip": "u64 {}",
+    },
+}
+TRACEFS = Path("/sys/kernel/tracing/events")
 
-def kernel_types(btf: dict[str, Btf]) -> str:
+
+def _padded(name: str, offsets: dict[str, int | None], members: dict[str, str]) -> list[str]:
+    """C lines that declare ``struct name`` with its members at the given offsets."""
+    lines, views = [f"struct {name};"], []
+    for member, offset in offsets.items():
+        if offset is None:
+            continue
+        field = member.replace(".", "_")
+        padding = f"char pad_{field}[{offset}]; " if offset else ""
+        declaration = members[member].format(field)
+        views.append(f"\tstruct {{ {padding}{declaration}; }} __attribute__((packed));")
+        lines.append(f"#define HAVE_{name}_{field} 1")
+        lines.append(f"#define FSERR_OFFSET_{name}_{field} {offset}")
+    if views:
+        lines += [f"struct {name} {{ union {{", *views, "}; };"]
+    return lines
+
+
+def _trace_offsets(event: str, members: dict[str, str]) -> dict[str, int | None]:
+    """Offsets of a tracepoint's fields, by its ``format`` file in tracefs."""
+    try:
+        text = (TRACEFS / event / "format").read_text()
+    except OSError:
+        return dict.fromkeys(members)
+    found = re.findall(r"field:.*?\b(\w+)(?:\[.*?\])?;\s*offset:(\d+);", text)
+    known = {name: int(offset) for name, offset in found}
+    return {member: known.get(member) for member in members}
+
+
+def kernel_types(btf: dict[str, Btf], *, abort: bool) -> str:
     """The text of ``linux/fserr_types.h``; ``btf`` maps a module name ("" is vmlinux).
 
     A dotted member is one inside another and becomes ``outer_inner`` in C. A member
     that this kernel lacks is left out; the probes ask for ``HAVE_struct_member``.
-    ``FSERR_OFFSET_struct_member`` is for container_of.
+    ``FSERR_OFFSET_struct_member`` is for container_of. ``abort``: ext4 has
+    __ext4_abort(), so __ext4_error() has no force_ro yet.
     """
     lines = [f"struct {struct};" for struct in WANTED]
     for struct, (module, members) in WANTED.items():
         known = btf.get(module)
-        offsets = {m: known.offset(struct, m) for m in members} if known else {}
-        views = []
-        for member, offset in offsets.items():
-            if offset is None:
-                continue
-            name = member.replace(".", "_")
-            padding = f"char pad_{name}[{offset}]; " if offset else ""
-            declaration = members[member].format(name)
-            views.append(f"\tstruct {{ {padding}{declaration}; }} __attribute__((packed));")
-            lines.append(f"#define HAVE_{struct}_{name} 1")
-            lines.append(f"#define FSERR_OFFSET_{struct}_{name} {offset}")
-        if views:
-            lines += [f"struct {struct} {{ union {{", *views, "}; };"]
+        lines += _padded(
+            struct, {m: known.offset(struct, m) if known else None for m in members}, members
+        )
+    for event, members in TRACEPOINTS.items():
+        name = f"trace_{event.split('/')[1]}"
+        lines += _padded(name, _trace_offsets(event, members), members)
     vmlinux = btf[""]
     # THREAD_SIZE is a macro; union thread_union is the one type that has it
     lines.append(f"#define FSERR_THREAD_SIZE {vmlinux.size('thread_union') or 16384}UL")
-    if "force_ro" in (btf.get("ext4", vmlinux).parameters("__ext4_error") or []):
+    if not abort:
         lines.append("#define FSERR_EXT4_FORCE_RO 1")
     namespace = os.stat("/proc/self/ns/pid").st_ino
     if namespace != INITIAL_PID_NAMESPACE:

@@ -18,6 +18,7 @@ class Kind(StrEnum):
 
     KPROBE = "kprobe"
     TRACEPOINT = "raw tracepoint"
+    CLASSIC = "tracepoint"  # by the fields that tracefs describes: needs no BTF
     GROUP = "fanotify group"  # the kernel's own FAN_FS_ERROR, with a tracepoint's place
 
 
@@ -35,8 +36,8 @@ class ProbeSpec:
     """A probe: its number, the module that holds its symbols ("" for vmlinux).
 
     ``attachments`` of one kind are alternatives (a symbol that was renamed), or
-    siblings when ``every`` is set. ``needs`` are ``HAVE_`` names without which the
-    C code is empty. ``blind`` is what a user misses where it is not attached.
+    siblings when ``every`` is set. ``needs`` are ``HAVE_`` names without which only
+    a classic tracepoint will do. ``blind`` is what a user misses where it is not attached.
     """
 
     probe: Probe
@@ -55,7 +56,6 @@ def _tracepoint(target: str, function: str) -> Attachment:
     return Attachment(Kind.TRACEPOINT, target, f"tracepoint_{function}")
 
 
-_EXT4 = ("ext4_sb_info_s_ext4_flags",)
 _XFS = ("xfs_mount_m_super",)
 
 PROBES: tuple[ProbeSpec, ...] = (
@@ -64,28 +64,24 @@ PROBES: tuple[ProbeSpec, ...] = (
         "ext4",
         (_kprobe("__ext4_error", "ext4_error"),),
         "ext4 errors of the superblock",
-        _EXT4,
     ),
     ProbeSpec(
         Probe.EXT4_ERROR_INODE,
         "ext4",
         (_kprobe("__ext4_error_inode", "ext4_error_inode"),),
         "ext4 errors of an inode",
-        _EXT4,
     ),
     ProbeSpec(
         Probe.EXT4_ERROR_FILE,
         "ext4",
         (_kprobe("__ext4_error_file", "ext4_error_file"),),
         "ext4 errors of an open file",
-        _EXT4,
     ),
     ProbeSpec(
         Probe.EXT4_STD_ERROR,
         "ext4",
         (_kprobe("__ext4_std_error", "ext4_std_error"),),
         "ext4 errors of the journal",
-        _EXT4,
     ),
     ProbeSpec(
         Probe.EXT4_TRACE,
@@ -112,6 +108,7 @@ PROBES: tuple[ProbeSpec, ...] = (
         (
             _kprobe("__xfs_buf_ioerror", "xfs_buf_ioerror"),
             _tracepoint("xfs_buf_ioerror", "xfs_buf_ioerror"),
+            Attachment(Kind.CLASSIC, "xfs:xfs_buf_ioerror", "classic_xfs_buf_ioerror"),
         ),
         "XFS metadata I/O errors and corrupt buffers",
         _XFS,
@@ -202,7 +199,6 @@ PROBES: tuple[ProbeSpec, ...] = (
         "ext4",
         (_kprobe("__ext4_abort", "ext4_abort"),),
         "ext4 journal aborts",
-        _EXT4,
     ),
 )
 
@@ -220,12 +216,14 @@ class Kernel:
     ``kprobes``: the kernel has them. ``fserror``: it reports through fs/fserror.c
     (7.0 and later). ``abort``: ext4 still has __ext4_abort() (5.10). ``sick``: XFS
     calls mark_sick where it finds corruption (6.9 and later), not in scrub only.
+    ``gate``: the flag by which ext4 falls silent can be read.
     """
 
     kprobes: bool
     fserror: bool
     abort: bool
     sick: bool
+    gate: bool
 
 
 def wanted(stream: Stream, kernel: Kernel) -> frozenset[Probe]:
@@ -246,6 +244,6 @@ def wanted(stream: Stream, kernel: Kernel) -> frozenset[Probe]:
     else:
         if probes & EXT4_EMITTERS:
             probes.add(Probe.EXT4_TRACE)
-        if Probe.XFS_INODE_VERIFIER in probes:
+        if kernel.sick and Probe.XFS_INODE_VERIFIER in probes:
             probes.add(Probe.XFS_INODE_SICK)
     return frozenset(probes)

@@ -9,23 +9,26 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Collection
 from struct import Struct
 
 from fserr_bpf.errors import KernelError
-from fserr_bpf.uapi.record import FSERR_PROBE_MAX
+from fserr_bpf.uapi.record import FSERR_MARKS_ALL, FSERR_MARKS_MAX, FSERR_PROBE_MAX, MARKS
 
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _ROUND = 4096  # a flood must not keep libbpf in its loop for ever
+_COUNT = Struct("<I")
 _COUNTERS = Struct(f"<{FSERR_PROBE_MAX}Q")
 
 
 class Ring:
     """A BPF_MAP_TYPE_RINGBUF being read, with the counters of what did not fit.
 
-    Takes both descriptors over. ``fileno()`` is readable while records wait.
+    Also tells the probes which devices are marked. Takes the descriptors over.
+    ``fileno()`` is readable while records wait.
     """
 
-    def __init__(self, ring_fd: int, lost_fd: int) -> None:
+    def __init__(self, ring_fd: int, lost_fd: int, marks_fd: int) -> None:
         self._library = ctypes.CDLL("libbpf.so.1", use_errno=True)
         for name, result, arguments in (
             (
@@ -51,6 +54,8 @@ class Ring:
         self._callback = _CALLBACK(callback)  # must outlive the ring
         self._counters = mmap.mmap(lost_fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
         os.close(lost_fd)
+        self._marks = mmap.mmap(marks_fd, mmap.PAGESIZE, mmap.MAP_SHARED)
+        os.close(marks_fd)
         self._ring = self._library.ring_buffer__new(ring_fd, self._callback, None, None)
         os.close(ring_fd)  # libbpf's mapping keeps the map
         if not self._ring:
@@ -73,9 +78,20 @@ class Ring:
         """Reports that found the ring full so far, by probe number."""
         return _COUNTERS.unpack_from(self._counters)
 
+    def mark(self, devices: Collection[int]) -> None:
+        """Let reports of these superblocks (s_dev) into the ring, and of no others."""
+        if len(devices) > FSERR_MARKS_MAX:
+            _COUNT.pack_into(self._marks, 0, FSERR_MARKS_ALL)
+            return
+        padding = [0] * (FSERR_MARKS_MAX - len(devices))
+        _COUNT.pack_into(self._marks, 0, FSERR_MARKS_ALL)  # while the table is rewritten
+        MARKS.pack_into(self._marks, 0, FSERR_MARKS_ALL, *devices, *padding)
+        _COUNT.pack_into(self._marks, 0, len(devices))
+
     def close(self) -> None:
         """Unmap; the probes' own descriptors are not the ring's."""
         if self._ring:
             self._library.ring_buffer__free(self._ring)
             self._ring = None
             self._counters.close()
+            self._marks.close()

@@ -47,7 +47,9 @@ def _fs_error(event: FsErrorEvent) -> str:
         time = _time(origin.time_ns)
         place = f"{printable(origin.device):<6} {printable(origin.mount_point)}"
         # pid 0: a soft interrupt, or a task outside of our pid namespace
-        task = f"{printable(origin.comm)}[{event.pid}]" if origin.comm else "no task"
+        task = f"{printable(origin.comm)}[{event.pid}]"
+        if not origin.comm:
+            task = f"pid {event.pid}" if event.pid else "no task"
         site = f"{_function(origin)} {printable(origin.source)}"
     inode = _inode(event.handle, origin)
     columns = f"{time} {place:<22} {error:<16} x{event.error_count:<3} {inode:<24} {task:<14} "

@@ -71,4 +71,9 @@ class Record(NamedTuple):
     function: bytes
 
 
+FSERR_MARKS_MAX = 255
+FSERR_MARKS_ALL = 0xFFFFFFFF
+# struct fserr_marks: count, then the devices
+MARKS = Struct(f"<I{FSERR_MARKS_MAX}I")
+
 RECORD = Struct("<BBHIQIIIiQIIQQQIIQ16s48s")
