@@ -27,6 +27,8 @@ static __always_inline bool fserr_is_marked(u32 dev)
 	if (!marked || marked->count == FSERR_MARKS_ALL)
 		return true;
 	for (u32 i = 0; i < FSERR_MARKS_MAX; i++) {
+		/* else clang compares with !=, from which the verifier of 5.10 learns nothing */
+		asm volatile("" : "+r"(i));
 		if (i >= marked->count)
 			break;
 		if (marked->dev[i] == dev)

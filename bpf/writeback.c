@@ -16,8 +16,9 @@ static __always_inline int writeback_error(void *ctx, struct address_space *mapp
 	record.error = error;
 	if (record.magic == BDEVFS_MAGIC) {
 		/* metadata through the block device: its file system is that device's */
-		record.flags &= ~FSERR_HAS_INODE;
-		record.flags |= FSERR_BLOCK_DEVICE;
+		record.flags = FSERR_BLOCK_DEVICE;
+		record.ino = 0;
+		record.generation = 0;
 		READ(record.dev, inode->i_rdev);
 	}
 	return fserr_emit(ctx, &record, FSERR_PROBE_WRITEBACK);

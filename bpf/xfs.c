@@ -21,17 +21,17 @@ int kprobe_xfs_buf_verifier_error(struct pt_regs *ctx)
 	return 0;
 }
 
+/* Buffers whose error the kprobe has just reported: the tracepoint is next. */
+BPF_TABLE("lru_hash", u64, u8, xfs_reported, 1024);
+
 static __always_inline int xfs_buffer_error(void *ctx, struct xfs_buf *bp, s32 error,
-					    u64 failaddr)
+					    u64 failaddr, u8 probe)
 {
-	u8 probe = FSERR_PROBE_XFS_BUF_IOERROR;
 	struct fserr_record record = {};
 	struct xfs_mount *mp = NULL;
 	u64 buffer = (u64)bp;
 	u32 flags = 0;
 
-	if (!error) /* every read clears the error of an earlier use: the common case */
-		return 0;
 	if (xfs_refused.lookup(&buffer)) {
 		xfs_refused.delete(&buffer);
 		probe = FSERR_PROBE_XFS_BUF_VERIFIER;
@@ -50,15 +50,37 @@ static __always_inline int xfs_buffer_error(void *ctx, struct xfs_buf *bp, s32 e
 	return fserr_emit(ctx, &record, probe);
 }
 
+/* Every read clears the error of an earlier use: error 0 is the common case. */
 int kprobe_xfs_buf_ioerror(struct pt_regs *ctx)
 {
-	return xfs_buffer_error(ctx, (void *)PT_REGS_PARM1(ctx), (s32)PT_REGS_PARM2(ctx),
-				PT_REGS_PARM3(ctx));
+	u64 buffer = PT_REGS_PARM1(ctx);
+	s32 error = PT_REGS_PARM2(ctx);
+	u8 yes = 1;
+
+	if (!error)
+		return 0;
+	xfs_reported.update(&buffer, &yes);
+	return xfs_buffer_error(ctx, (void *)buffer, error, PT_REGS_PARM3(ctx),
+				FSERR_PROBE_XFS_BUF_IOERROR);
 }
 
+/*
+ * gcc inlines __xfs_buf_ioerror() where a buffer's I/O ends, and no kprobe sees
+ * those; the tracepoint inside fires in every copy.
+ */
 int tracepoint_xfs_buf_ioerror(struct bpf_raw_tracepoint_args *ctx)
 {
-	return xfs_buffer_error(ctx, (void *)ctx->args[0], (s32)ctx->args[1], ctx->args[2]);
+	u64 buffer = ctx->args[0];
+	s32 error = ctx->args[1];
+
+	if (!error)
+		return 0;
+	if (xfs_reported.lookup(&buffer)) {
+		xfs_reported.delete(&buffer);
+		return 0;
+	}
+	return xfs_buffer_error(ctx, (void *)buffer, error, ctx->args[2],
+				FSERR_PROBE_XFS_BUF_TRACE);
 }
 
 static __always_inline void xfs_set_inode(struct fserr_record *record, struct xfs_inode *ip)

@@ -14,9 +14,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from types import TracebackType
-from typing import Self
 
+from fserr_bpf.closing import Closing
 from fserr_bpf.codec import reader
 from fserr_bpf.codec.handles import inode_of
 from fserr_bpf.codec.record import decode_record, runs
@@ -42,7 +41,7 @@ _READ_SIZE = 65536
 _PUMP_ROUNDS = 8  # a pump takes a full ring at most: a flood must not starve the reader
 
 
-class Monitor:
+class Monitor(Closing):
     """An emulated FAN_FS_ERROR group on a running kernel.
 
     ``marks``: what to watch, or None for every mounted ext4, XFS, btrfs and f2fs,
@@ -349,17 +348,6 @@ class Monitor:
     def close(self) -> None:
         """Detach, unless the probes are shared, and release everything."""
         self._closing.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _overflow() -> OverflowEvent:

@@ -100,6 +100,7 @@ RULES: Mapping[Stream, Mapping[int, Rule]] = {
         Probe.XFS_FS_SICK: _positive,
         Probe.XFS_BUF_IOERROR: _corrupt_buffer,
         Probe.XFS_BUF_VERIFIER: _corrupt_buffer,
+        Probe.XFS_BUF_TRACE: _corrupt_buffer,
         Probe.XFS_INODE_VERIFIER: _corrupt_inode,
         Probe.XFS_SHUTDOWN: _positive,
         Probe.WRITEBACK: _iomap_writeback,
@@ -108,6 +109,7 @@ RULES: Mapping[Stream, Mapping[int, Rule]] = {
     | {
         Probe.XFS_BUF_IOERROR: _positive,
         Probe.XFS_BUF_VERIFIER: _positive,
+        Probe.XFS_BUF_TRACE: _positive,
         Probe.XFS_INODE_VERIFIER: _positive,
         Probe.XFS_INODE_SICK: _sick_core,
         Probe.WRITEBACK: _writeback,

@@ -13,10 +13,10 @@ import tempfile
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from fserr_bpf import errors
+from fserr_bpf.closing import Closing
 from fserr_bpf.errors import AttachError, FserrError, KernelError, PrivilegeError
 from fserr_bpf.live.probes import EXT4_EMITTERS, PROBES, Kernel, Kind, wanted
 from fserr_bpf.live.ring import Ring
@@ -58,7 +58,7 @@ def check_privileges() -> None:
         )
 
 
-class Armed:
+class Armed(Closing):
     """The probes of some streams, attached; they live until ``close()``.
 
     ``failed`` maps a probe that could not be attached to the reason. Raises
@@ -111,8 +111,8 @@ class Armed:
         covered = set(EXT4_EMITTERS | {Probe.FSERROR}) if kernel_group else set()
         if Probe.XFS_INODE_SICK in present:
             covered.add(Probe.XFS_INODE_VERIFIER)
-        if Probe.XFS_BUF_IOERROR in present:
-            covered.add(Probe.XFS_BUF_VERIFIER)
+        if Probe.XFS_BUF_TRACE in present:
+            covered |= {Probe.XFS_BUF_IOERROR, Probe.XFS_BUF_VERIFIER}
         lacking = (wanted(stream, self.kernel) & self.failed.keys()) - covered
         missing: dict[str, list[str]] = {}
         for spec in PROBES:
@@ -148,17 +148,6 @@ class Armed:
             os.close(fd)
         self._fds, self._fdinfo = [], []
         self.ring.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _run_loader(streams: list[str]) -> tuple[dict[str, Any], list[int], str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from fserr_bpf.closing import Closing
 from fserr_bpf.errors import FserrError, KernelError, MarkError, PrivilegeError
 from fserr_bpf.live import syscalls
 from fserr_bpf.uapi.fanotify import (
@@ -75,7 +74,7 @@ def _mark_error(path: str, error: OSError) -> FserrError:
     return MarkError(f"{path}: {cause}", remedy)
 
 
-class FanotifyGroup:
+class FanotifyGroup(Closing):
     """A notification group whose events carry file handles (``fanotify(7)``).
 
     ``flags`` are added to CLASS_NOTIF | REPORT_FID | CLOEXEC | NONBLOCK. Raises
@@ -88,17 +87,6 @@ class FanotifyGroup:
             self._fd = syscalls.fanotify_init(flags)
         except OSError as error:
             raise _init_error(error) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Destroy the group with its marks and unread events."""

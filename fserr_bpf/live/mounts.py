@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from fserr_bpf.closing import Closing
 from fserr_bpf.errors import MarkError
 from fserr_bpf.live import syscalls
 
@@ -157,7 +157,7 @@ def _hidden_ids(mounts: MountTable) -> frozenset[int]:
     )
 
 
-class MountWatch:
+class MountWatch(Closing):
     """Tells when the mount table changes: poll `fileno` for EPOLLPRI | EPOLLERR.
 
     The poll itself takes the notice (``mounts_poll()`` in
@@ -166,17 +166,6 @@ class MountWatch:
 
     def __init__(self) -> None:
         self._fd = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop watching."""

@@ -105,8 +105,14 @@ PROBES: tuple[ProbeSpec, ...] = (
     ProbeSpec(
         Probe.XFS_BUF_IOERROR,
         "xfs",
+        (_kprobe("__xfs_buf_ioerror", "xfs_buf_ioerror"),),
+        "XFS buffer errors that are set from outside of xfs_buf.c",
+        _XFS,
+    ),
+    ProbeSpec(
+        Probe.XFS_BUF_TRACE,
+        "xfs",
         (
-            _kprobe("__xfs_buf_ioerror", "xfs_buf_ioerror"),
             _tracepoint("xfs_buf_ioerror", "xfs_buf_ioerror"),
             Attachment(Kind.CLASSIC, "xfs:xfs_buf_ioerror", "classic_xfs_buf_ioerror"),
         ),
@@ -206,7 +212,14 @@ EXT4_EMITTERS = frozenset(
     {Probe.EXT4_ERROR, Probe.EXT4_ERROR_INODE, Probe.EXT4_ERROR_FILE, Probe.EXT4_STD_ERROR}
 )
 XFS_HEALTH = frozenset({Probe.XFS_INODE_SICK, Probe.XFS_GROUP_SICK, Probe.XFS_FS_SICK})
-XFS_ERRORS = frozenset({Probe.XFS_BUF_VERIFIER, Probe.XFS_BUF_IOERROR, Probe.XFS_INODE_VERIFIER})
+XFS_ERRORS = frozenset(
+    {
+        Probe.XFS_BUF_VERIFIER,
+        Probe.XFS_BUF_IOERROR,
+        Probe.XFS_BUF_TRACE,
+        Probe.XFS_INODE_VERIFIER,
+    }
+)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Probe(IntEnum):
     BTRFS_ERROR = 16
     FSERROR = 17
     SB_DELETE = 18
+    XFS_BUF_TRACE = 19
 
 
 class Flag(IntFlag):

@@ -19,17 +19,18 @@ ROOT = Path(__file__).parents[2]
 # In dependency order: a unit may import itself and what its line names, which is above it.
 RULE: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "closing": (),
     "uapi": (),
     "statistics": (),
     "model": ("errors",),
     "codec": ("errors", "uapi", "model"),
     "streams": ("uapi", "model"),
-    "live": ("errors", "uapi", "model"),
+    "live": ("errors", "closing", "uapi", "model"),
     "outputs": ("errors", "uapi", "model", "codec"),
     "marks": ("errors", "uapi", "model", "codec", "live"),
     "kernelgroup": ("errors", "uapi", "model", "codec", "live", "marks"),
     "monitor": (
-        *("errors", "uapi", "statistics", "model", "codec", "streams", "live"),
+        *("errors", "closing", "uapi", "statistics", "model", "codec", "streams", "live"),
         *("marks", "kernelgroup"),
     ),
     "fserr_bpf": ("model", "monitor"),
