@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fserr_bpf.codec.handles import encode_handle
 from fserr_bpf.errors import FserrError
-from fserr_bpf.live.handles import identify
+from fserr_bpf.live.handles import check_markable, identify
 from fserr_bpf.live.mounts import MountTable, mounts_with, preferred_mounts, read_mounts
 from fserr_bpf.model.event import FileHandle, Fsid
 from fserr_bpf.model.mark import Mark
@@ -55,6 +55,7 @@ class MarkTable:
             self.follow(read_mounts())
         else:
             for mark in marks:
+                check_markable(mark.path)
                 self._add(mark.path)
 
     def __iter__(self) -> Iterator[MarkedFilesystem]:

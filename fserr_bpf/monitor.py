@@ -19,6 +19,7 @@ from fserr_bpf.closing import Closing
 from fserr_bpf.codec import reader
 from fserr_bpf.codec.handles import inode_of
 from fserr_bpf.codec.record import decode_record, runs
+from fserr_bpf.errors import FserrError
 from fserr_bpf.kernelgroup import SOURCE, TRACES_KEPT, KernelGroup
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.fanotify import kernel_accepts_fs_error, max_queued_events
@@ -138,20 +139,25 @@ class Monitor(Closing):
     def wait(
         self, timeout: float | None = None, others: Mapping[int, int] | None = None
     ) -> frozenset[int]:
-        """Block until errors wait, a mount changes, or ``timeout`` seconds have passed.
+        """Block until there is more to pump, or ``timeout`` seconds have passed.
 
-        ``others`` maps further descriptors to their poll(2) masks; those that are
-        ready are returned.
+        Unlike ``fileno()`` this does not wake up for what is queued already, so a
+        slow reader can be waited for at the same time: ``others`` maps further
+        descriptors to their poll(2) masks; those that are ready are returned.
         """
         poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN)
+        sources = {self.armed.ring.fileno(), self._mounts.fileno()}
+        poll.register(self.armed.ring.fileno(), select.POLLIN)
+        if self._kernel_group:
+            sources.add(self._kernel_group.fileno())
+            poll.register(self._kernel_group.fileno(), select.POLLIN)
         # not in the epoll: polling takes the notice, so only its reader may
         poll.register(self._mounts.fileno(), select.POLLPRI | select.POLLERR)
         for fd, mask in (others or {}).items():
             poll.register(fd, mask)
         ready = {fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)}
         self._mounts_changed |= self._mounts.fileno() in ready
-        return frozenset(ready - {self.fileno(), self._mounts.fileno()})
+        return frozenset(ready - sources)
 
     # -- the pipeline ------------------------------------------------------------
 
@@ -296,8 +302,11 @@ class Monitor(Closing):
         self.armed.watch(self, self.marks.devices())
         for marked in new:
             self._news.append(f"now watching {marked.mount_point} ({marked.fstype})")
-            if self._kernel_group:
-                self._kernel_group.mark(marked)
+            try:
+                if self._kernel_group:
+                    self._kernel_group.mark(marked)
+            except FserrError as error:  # unmounted again, or the right to mark was given up
+                self._news.append(f"no ext4 errors from {error}")
             if marked.fstype in self.armed.unloaded:
                 self._news.append(f"{marked.fstype} was loaded late: start again to see its errors")
         for path in set(self.marks.skipped) - skipped:

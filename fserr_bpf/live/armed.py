@@ -128,6 +128,8 @@ class Armed(Closing):
     def watch(self, owner: object, devices: Iterable[int]) -> None:
         """Let the reports of these superblocks (s_dev) pass, for one of the monitors."""
         self._watched[owner] = frozenset(devices)
+        if not self._watched[owner]:
+            del self._watched[owner]
         self.ring.mark(frozenset[int]().union(*self._watched.values()))
 
     def missed(self) -> dict[str, int]:

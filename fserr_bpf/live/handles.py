@@ -54,14 +54,21 @@ class FilesystemIdentity(NamedTuple):
         return self.mount.fstype
 
 
-def identify(path: str) -> FilesystemIdentity:
-    """Identify the file system of ``path`` and make sure that it can be marked.
+def check_markable(path: str) -> None:
+    """Let the kernel judge: set a mark for a moment, on a group of its own.
 
-    The kernel decides: a mark is set for a moment, on a group of its own. Raises
-    MarkError as ``fanotify_mark(2)`` would fail, PrivilegeError without root.
+    Raises MarkError as ``fanotify_mark(2)`` would fail, PrivilegeError without
+    CAP_SYS_ADMIN.
     """
     with FanotifyGroup() as group:
         group.mark(path, _FAN_DELETE_SELF)
+
+
+def identify(path: str) -> FilesystemIdentity:
+    """Identify the file system of ``path``; needs no privilege but to reach the path.
+
+    Raises MarkError when the path cannot be reached or the file system has no handles.
+    """
     mount = mount_of(path)
     try:
         statfs = syscalls.statfs(path)

@@ -18,7 +18,7 @@ from compare.scratch import Scratch, scratch
 from fserr_bpf.codec.handles import encode_handle
 from fserr_bpf.errors import MarkError
 from fserr_bpf.live import syscalls
-from fserr_bpf.live.handles import identify
+from fserr_bpf.live.handles import check_markable, identify
 from tests.live.conftest import skip
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
@@ -104,7 +104,7 @@ def test_btrfs_subvolume_cannot_be_marked() -> None:
         subvolume = fs.mount_point / "subvolume"
         subprocess.run(["btrfs", "-q", "subvolume", "create", subvolume], check=True)
         with pytest.raises(MarkError, match="subvolid=5") as refused:
-            identify(str(subvolume))
+            check_markable(str(subvolume))
         assert isinstance(refused.value.__cause__, OSError)
         assert refused.value.__cause__.errno == errno.EXDEV
 
@@ -165,7 +165,7 @@ def test_unknown_layout_has_no_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/nonexistent", "/proc/self"])
 def test_what_cannot_be_marked_is_refused(path: str) -> None:
     with pytest.raises(MarkError, match=f"^{path}: .*; "):
-        identify(path)
+        check_markable(path)
 
 
 def test_nothing_keeps_the_file_system_busy() -> None:
