@@ -9,18 +9,19 @@ PYTHON := /usr/bin/python3
 RUN_PACKAGES := python3-bpfcc python3-venv e2fsprogs xfsprogs kmod
 # a host without kprobes runs the main job in a virtual machine
 LAB_PACKAGES := qemu-system-x86 busybox-static zstd
-TEST_PACKAGES := gcc libc6-dev btrfs-progs
+TEST_PACKAGES := gcc libc6-dev btrfs-progs dmsetup
 KPROBES := $(wildcard /sys/bus/event_source/devices/kprobe/type)
 
 # make run ARGS="/srv" monitors a path of this host instead of the demonstration
 ARGS ?=
 
-.PHONY: help install run test lint bench clean
+.PHONY: help install run test test-vm lint bench clean
 
 help:
 	@echo 'make run              the main job on scratch file systems, beside a real fanotify group'
 	@echo 'make run ARGS="/srv"  watch the file system of /srv on this host'
 	@echo 'make test             all tests'
+	@echo 'make test-vm          the live tests in every kernel of the lab; ARGS="--kernel 6.12"'
 	@echo 'make bench            the numbers'
 	@echo 'make lint             ruff and mypy'
 
@@ -49,6 +50,10 @@ endif
 test: install $(VENV)/tested lint
 	@scripts/apt-install $(LAB_PACKAGES) $(TEST_PACKAGES)
 	$(BIN)/python -m pytest
+
+test-vm: install $(VENV)/tested
+	@scripts/apt-install $(LAB_PACKAGES) $(TEST_PACKAGES)
+	@$(BIN)/python -m compare.matrix $(ARGS)
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check .

@@ -90,7 +90,8 @@ class Fault:
         return self.expected if self.proposed is None else self.proposed
 
 
-def _run_child(*command: str, path: str) -> Caused:
+def run_child(*command: str, path: str) -> Caused:
+    """Run ``command`` to its end; ``path`` is what its errors are about."""
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     _, stderr = child.communicate()
     comm = os.path.basename(command[0])[:15]
@@ -102,7 +103,7 @@ def _in_mount(name: str, *command: str) -> Callable[[Scratch], Caused]:
 
     def cause(fs: Scratch) -> Caused:
         path = str(fs.mount_point / name)
-        return _run_child(*command, path, path=path)
+        return run_child(*command, path, path=path)
 
     return cause
 
@@ -134,7 +135,8 @@ def _write_file(fs: Scratch, name: str) -> int:
     return path.stat().st_ino
 
 
-def _fill_directory(fs: Scratch, files: int) -> int:
+def fill_directory(fs: Scratch, files: int) -> int:
+    """Create ``dir`` with so many files in it and return its inode number."""
     directory = fs.mount_point / "dir"
     directory.mkdir()
     for index in range(files):
@@ -151,7 +153,7 @@ def _nothing(fs: Scratch) -> None:
 
 def _ext4_trigger(fs: Scratch) -> Caused:
     path = f"/sys/fs/ext4/{fs.device_name}/trigger_fs_error"
-    return _run_child("sh", "-c", 'echo x > "$0"', path, path=str(fs.mount_point))
+    return run_child("sh", "-c", 'echo x > "$0"', path, path=str(fs.mount_point))
 
 
 def _damage_ext4_bad_inode(fs: Scratch) -> None:
@@ -174,7 +176,7 @@ def _damage_ext4_bad_extent(fs: Scratch) -> None:
 
 
 def _damage_ext4_htree_checksum(fs: Scratch) -> None:
-    _fill_directory(fs, 400)
+    fill_directory(fs, 400)
     fs.unmount()
     leaf = _number(r"(\d+)", _debugfs(fs, "bmap dir 1"))
     block_size = _ext4_block_size(fs)
@@ -193,7 +195,7 @@ def _damage_ext4_grp_locked(fs: Scratch) -> None:
 
 def _ext4_abort(fs: Scratch) -> Caused:
     path = str(fs.mount_point)
-    return _run_child("mount", "-o", "remount,abort", path, path=path)
+    return run_child("mount", "-o", "remount,abort", path, path=path)
 
 
 # XFS
@@ -214,7 +216,7 @@ def _damage_xfs_inode(fs: Scratch) -> None:
 
 
 def _damage_xfs_dirblock(fs: Scratch) -> None:
-    ino = _fill_directory(fs, 40)
+    ino = fill_directory(fs, 40)
     fs.unmount()
     sector = _number(r"daddr is (\d+)", _xfs_db(fs, f"inode {ino}", "dblock 0", "daddr"))
     fs.overwrite(sector * 512 + 100, b"\xff" * 4)
@@ -246,7 +248,7 @@ def _cut_and_write(fs: Scratch) -> Caused:
     path = _highest_file(fs)
     fs.shrink_device(first_physical(Path(path)))
     try:
-        return _run_child(
+        return run_child(
             *("dd", "if=/dev/zero", f"bs={_PAYLOAD}", "count=1", "conv=notrunc,fsync"),
             f"of={path}",
             path=path,

@@ -28,17 +28,23 @@ fail() {
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-for module in /modules/*; do
-    insmod "$module" || fail "module ${module##*/*-} does not load"
+for module in $(ls /modules); do
+    insmod /modules/$module || fail "module ${module#*-} does not load"
 done
 plan9="trans=virtio,version=9p2000.L,msize=512000"
+for type in 9p overlay; do
+    grep -qw $type /proc/filesystems || fail "no $type in the kernel: it needs --modules"
+done
 mount -t 9p -o "ro,$plan9,cache=loose" root /lower || fail "no root file system over 9p"
 mount -t tmpfs tmpfs /upper && mkdir /upper/data /upper/work
 mount -t overlay -o lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work root /root ||
     fail "no overlay over the root file system"
 cd /root
-mkdir -p lib/modules/@RELEASE@ dev
-mount --bind /lower@MODULES@ lib/modules/@RELEASE@ || fail "no modules of @RELEASE@"
+mkdir -p dev
+if [ -n @MODULES@ ]; then
+    mkdir -p lib/modules/@RELEASE@
+    mount --bind /lower@MODULES@ lib/modules/@RELEASE@ || fail "no modules of @RELEASE@"
+fi
 for folder in dev proc sys; do
     mount --bind /$folder $folder
 done
@@ -94,7 +100,7 @@ def build(image: Image, fresh: Iterable[str]) -> bytes:
     """
     places = {
         "RELEASE": image.release,
-        "MODULES": str(image.modules.resolve()),
+        "MODULES": str(image.modules.resolve()) if image.modules else "",
         "FRESH": " ".join(fresh),
         "SHARE": SHARE,
     }
@@ -107,7 +113,8 @@ def build(image: Image, fresh: Iterable[str]) -> bytes:
     members["init"] = init.encode()
     members["sbin/modprobe"] = _MODPROBE
     members["bin/busybox"] = Path(tool("busybox")).read_bytes()
-    for number, path in enumerate(load_order(image.modules, MODULES)):
+    order = load_order(image.modules, MODULES) if image.modules else []
+    for number, path in enumerate(order):
         members[f"modules/{number:02}-{_module_name(path.name)}"] = _unpacked(path)
     return cpio(members)
 

@@ -29,6 +29,18 @@ def _generic(release: str) -> str:
 
 KERNELS = (
     Kernel(
+        "5.10.218",
+        r"linux-image-5\.10\.0-30-amd64",
+        ("bullseye",),
+        "the last 5.10 without FAN_FS_ERROR: the kernel itself refuses the mark",
+    ),
+    Kernel(
+        "5.10",
+        r"linux-image-5\.10\.0-[0-9]+-amd64",
+        ("bullseye-security",),
+        "Debian 11: FAN_FS_ERROR by backport, __ext4_abort(), modules without BTF",
+    ),
+    Kernel(
         "6.1",
         _generic(r"6\.1"),
         ("bookworm", "bookworm-security"),
@@ -41,10 +53,22 @@ KERNELS = (
         "Debian 13; XFS health tracepoints, ext4 reports to fanotify itself",
     ),
     Kernel(
+        "6.18",
+        _generic(r"6\.18"),
+        ("trixie-backports",),
+        "ext4 emergency state, XFS groups, verifiers in the reader's context",
+    ),
+    Kernel(
+        "7.2",
+        _generic(r"7\.2"),
+        ("sid",),
+        "fserror_report() of XFS, iomap and f2fs: errors arrive from workers",
+    ),
+    Kernel(
         "7",
         _generic(r"7"),
-        ("sid",),
-        "newest released kernel: fserror_report(), errors arrive from workers",
+        ("trixie-backports", "sid"),
+        "the newest 7.x of the archive when it was fetched",
     ),
 )
 

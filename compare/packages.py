@@ -25,13 +25,18 @@ from compare.kernels import Kernel
 from compare.tools import output_of, tool
 from fserr_bpf.errors import LabError
 
+ABSENT = "not there"
+
 
 @dataclass(frozen=True)
 class Image:
-    """A kernel that can be booted; ``modules`` is its ``lib/modules/RELEASE`` folder."""
+    """A kernel that can be booted.
+
+    ``modules`` is its ``lib/modules/RELEASE`` folder, None if everything is built in.
+    """
 
     vmlinuz: Path
-    modules: Path
+    modules: Path | None
     release: str
 
 
@@ -41,19 +46,20 @@ def cache_folder() -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "fserr-bpf"
 
 
-def ensure(kernel: Kernel) -> Image:
+def ensure(kernel: Kernel, *, refresh: bool = False) -> Image:
     """The unpacked ``kernel``, fetched only if the cache has no good copy of it.
 
-    Raises `LabError` if it cannot be fetched or unpacked.
+    ``refresh`` fetches what the archive has now in any case.  Raises `LabError` if it
+    cannot be fetched or unpacked.
     """
     kernels = cache_folder() / "kernels"
     image, _ = check(kernels / kernel.name)
-    if image is not None:
+    if image is not None and not refresh:
         return image
     try:
         with _locked(cache_folder()):
             image, _ = check(kernels / kernel.name)  # another process may have been faster
-            if image is None:
+            if image is None or refresh:
                 _fetch(kernel, kernels)
                 image, why = check(kernels / kernel.name)
                 if image is None:
@@ -65,14 +71,15 @@ def ensure(kernel: Kernel) -> Image:
 
 def check(entry: Path) -> tuple[Image | None, str]:
     """The image in the cache folder ``entry``, or None and what is wrong with it."""
+    if not entry.exists():
+        return None, ABSENT
     try:
         record = json.loads((entry / "image.json").read_text())
-        image = Image(
-            entry / "vmlinuz", entry / "lib/modules" / record["release"], record["release"]
-        )
+        modules = entry / "lib/modules" / record["release"]
+        image = Image(entry / "vmlinuz", modules, record["release"])
         if sha256(image.vmlinuz) != record["vmlinuz"]:
             return None, "checksum of vmlinuz"
-        if (image.modules / "modules.dep").stat().st_size == 0:
+        if (modules / "modules.dep").stat().st_size == 0:
             return None, "empty modules.dep"
     except FileNotFoundError as error:
         return None, f"no {Path(error.filename).name}"
@@ -146,12 +153,12 @@ def _arrange(root: Path, entry: Path) -> Image:
     if len(releases) != 1:
         raise LabError(f"expected the modules of one kernel in its packages, found {len(releases)}")
     release = releases[0].name
-    image = Image(entry / "vmlinuz", entry / "lib/modules" / release, release)
+    modules = entry / "lib/modules" / release
     kernels = [*root.glob("boot/vmlinuz-*"), *releases[0].glob("vmlinuz")]
     if not kernels:
         raise LabError(f"no vmlinuz in the packages of kernel {release}")
-    image.modules.parent.mkdir(parents=True)
-    kernels[0].rename(image.vmlinuz)
-    releases[0].rename(image.modules)
+    modules.parent.mkdir(parents=True)
+    kernels[0].rename(entry / "vmlinuz")
+    releases[0].rename(modules)
     output_of("depmod", "-b", entry, release)
-    return image
+    return Image(entry / "vmlinuz", modules, release)

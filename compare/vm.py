@@ -10,6 +10,7 @@ import ctypes
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from fserr_bpf.errors import LabError
 
 _POLL = 0.03  # seconds
 _CONSOLE_LINES = 8
+_PREFIX = "fserr-lab-"  # of temporary folders, before the pid of their owner
 _PANIC = "Kernel panic - not syncing: "
 _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -37,11 +39,12 @@ _libc = ctypes.CDLL(None)
 
 
 def run(
-    kernel: Kernel,
+    kernel: Kernel | Image,
     command: Sequence[str],
     *,
     timeout: float,
     memory: str = "2G",
+    cancel: threading.Event | None = None,
     output: Path | None = None,
     stdout: BinaryIO | None = None,
     stderr: BinaryIO | None = None,
@@ -49,35 +52,42 @@ def run(
     """Run ``command`` under ``kernel`` and return its exit status, 128 + N for signal N.
 
     ``command`` is executed as it is, without a shell, as root, in the current folder,
-    with a small fixed environment: ``FSERR_LAB`` is the kernel's name and
-    ``FSERR_LAB_OUTPUT`` a folder whose files end up in ``output``.  ``timeout``, in
-    seconds, includes the boot; ``memory`` is QEMU's ``-m``.  The streams default to
-    this process's own and are written to while the command runs.
+    with a small fixed environment: ``FSERR_LAB`` is the kernel's name, of an `Image` its
+    release, and ``FSERR_LAB_OUTPUT`` a folder whose files end up in ``output``.
+    ``timeout``, in seconds, includes the boot; ``memory`` is QEMU's ``-m``.  The streams
+    default to this process's own and are written to while the command runs.  Another
+    thread can set ``cancel``.
 
-    Raises `LabError` if the kernel cannot be had or booted, panics, or the time is up.
-    The machine and its temporary files never outlive the call.
+    Raises `LabError` if the kernel cannot be had or booted, panics, the time is up or
+    the run is cancelled.  The machine and its temporary files never outlive the call;
+    those of a process that was killed go with the next call.
     """
-    image = ensure(kernel)
+    image = kernel if isinstance(kernel, Image) else ensure(kernel)
+    name = kernel.release if isinstance(kernel, Image) else kernel.name
+    sweep()
     deadline = time.monotonic() + timeout
     with ExitStack() as cleanup:
         cleanup.enter_context(_terminated_as_exception())
-        folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="fserr-lab-")))
+        temporary = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-")
+        folder = Path(cleanup.enter_context(temporary))
         share = folder / "share"
         (share / "output").mkdir(parents=True)
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
         initrd = initramfs.build(image, _fresh_folders(command, Path.cwd()))
         (folder / "initrd").write_bytes(initrd)
-        (share / "command").write_bytes(script(kernel.name, command, Path.cwd()))
+        (share / "command").write_bytes(script(name, command, Path.cwd()))
         streams = []
-        for name, target in (("stdout", stdout), ("stderr", stderr)):
-            (share / name).touch()
-            source = cleanup.enter_context((share / name).open("rb"))
-            streams.append((source, getattr(sys, name).buffer if target is None else target))
+        for stream, target in (("stdout", stdout), ("stderr", stderr)):
+            (share / stream).touch()
+            source = cleanup.enter_context((share / stream).open("rb"))
+            streams.append((source, getattr(sys, stream).buffer if target is None else target))
         print(f"lab: {image.release}, {accelerator()[1]}", file=sys.stderr, flush=True)
         qemu = cleanup.enter_context(_machine(image, folder, memory, output or share / "output"))
         while qemu.poll() is None and not (share / "status").exists():
             _forward(streams)
+            if cancel is not None and cancel.is_set():
+                raise LabError(f"{image.release}: cancelled")
             if time.monotonic() > deadline:
                 started = (share / "started").exists()
                 what = f"{shlex.join(command)} did not end" if started else "the boot did not end"
@@ -116,6 +126,15 @@ def accelerator() -> tuple[list[str], str]:
     if os.access("/dev/kvm", os.R_OK | os.W_OK) and re.search(r"\b(vmx|svm)\b", flags):
         return ["-accel", "kvm", "-cpu", "host"], "KVM"
     return ["-accel", "tcg,thread=single", "-cpu", "max,la57=off"], "TCG (no usable /dev/kvm: slow)"
+
+
+def sweep() -> None:
+    """Remove what machines left behind whose owner was killed; the kernel ended them."""
+    for left_over in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = re.match(rf"{_PREFIX}(\d+)-", left_over.name)
+        if owner and not Path(f"/proc/{owner[1]}").exists():
+            # another machine may be faster, and another user's is not ours to remove
+            shutil.rmtree(left_over, ignore_errors=True)
 
 
 def _fresh_folders(command: Sequence[str], folder: Path) -> list[str]:

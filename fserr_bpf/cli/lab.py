@@ -8,21 +8,37 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fserr_bpf.errors import UsageError
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``lab list``, ``lab fetch`` and ``lab run`` to the command line."""
     lab = subparsers.add_parser("lab", help="run commands under other stock kernels")
     actions = lab.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    listing = actions.add_parser("list", help="the known kernels and what is in the cache")
+    listing = actions.add_parser("list", help="the known kernels, and which are fetched")
     listing.set_defaults(function=list_kernels)
 
     fetch = actions.add_parser("fetch", help="fetch a kernel, unless the cache has it")
     fetch.add_argument("--kernel", required=True, metavar="K", help="a name from lab list")
+    fetch.add_argument(
+        "--refresh", action="store_true", help="fetch what the archive has now in any case"
+    )
     fetch.set_defaults(function=fetch_kernel)
 
     run = actions.add_parser("run", help="boot a kernel and run a command under it")
-    run.add_argument("--kernel", required=True, metavar="K", help="a name from lab list")
+    run.add_argument(
+        "--kernel",
+        required=True,
+        metavar="K",
+        help="a name from lab list, or the path of a bzImage (with a slash)",
+    )
+    run.add_argument(
+        "--modules",
+        type=Path,
+        metavar="DIR",
+        help="lib/modules/RELEASE of a bzImage; default: 9p, overlay and virtio are built in",
+    )
     run.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds, with boot")
     run.add_argument("--memory", default="2G", help="of the machine (default: %(default)s)")
     run.add_argument(
@@ -33,13 +49,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def list_kernels(_arguments: argparse.Namespace) -> int:
-    """Print name, release in the cache or why there is none, and reason, tab-separated."""
+    """Print a table: name, release in the cache or why there is none, reason."""
     from compare import kernels, packages  # noqa: PLC0415
 
+    rows = []
     for kernel in kernels.KERNELS:
         image, why = packages.check(packages.cache_folder() / "kernels" / kernel.name)
-        state = image.release if image else f"not cached ({why})"
-        print(kernel.name, state, kernel.reason, sep="\t")
+        missing = "not fetched" if why == packages.ABSENT else f"damaged: {why}"
+        rows.append((kernel.name, image.release if image else missing, kernel.reason))
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, state, reason in rows:
+        print(f"{name:{widths[0]}}  {state:{widths[1]}}  {reason}")
     return 0
 
 
@@ -47,16 +67,22 @@ def fetch_kernel(arguments: argparse.Namespace) -> int:
     """Print the release that is now in the cache."""
     from compare import kernels, packages  # noqa: PLC0415
 
-    print(packages.ensure(kernels.find(arguments.kernel)).release)
+    kernel = kernels.find(arguments.kernel)
+    print(packages.ensure(kernel, refresh=arguments.refresh).release)
     return 0
 
 
 def run_command(arguments: argparse.Namespace) -> int:
     """Return the command's own exit status."""
-    from compare import kernels, vm  # noqa: PLC0415
+    from compare import bzimage, kernels, vm  # noqa: PLC0415
 
+    own = "/" in arguments.kernel
+    if arguments.modules and not own:
+        raise UsageError("--modules is for a bzImage", "give its path with --kernel")
     return vm.run(
-        kernels.find(arguments.kernel),
+        bzimage.own_image(Path(arguments.kernel), arguments.modules)
+        if own
+        else kernels.find(arguments.kernel),
         arguments.argv,
         timeout=arguments.timeout,
         memory=arguments.memory,

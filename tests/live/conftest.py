@@ -16,8 +16,10 @@ import pytest
 
 from compare.faults import FAULTS, Fault
 from fserr_bpf.live.armed import Armed
+from fserr_bpf.live.fanotify import kernel_accepts_fs_error
 from fserr_bpf.live.loader import KPROBE_PMU
 from fserr_bpf.model.stream import Stream
+from fserr_bpf.uapi.record import Probe
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
 IN_LAB = "FSERR_LAB" in os.environ
@@ -51,6 +53,30 @@ def kernel_version() -> tuple[int, int]:
     found = re.match(r"(\d+)\.(\d+)", os.uname().release)
     assert found is not None
     return int(found[1]), int(found[2])
+
+
+def require_mark() -> None:
+    """Skip where the kernel refuses the mark, so that there is no real group to compare with."""
+    if not kernel_accepts_fs_error():
+        skip(
+            "this kernel has no FAN_FS_ERROR: the mark is refused",
+            expected=kernel_version() < (5, 16),
+        )
+
+
+# Where a fault is found by one kind of probe only; all others are found by several.
+_FOUND_BY = {
+    "xfs_inode": {Probe.XFS_INODE_VERIFIER, Probe.XFS_INODE_SICK},
+    "xfs_shutdown": {Probe.XFS_SHUTDOWN, Probe.FSERROR},
+}
+
+
+def require_seen(fault: Fault, armed: Armed) -> None:
+    """Skip what Debian's 5.10 hides: its modules have no type information."""
+    finders = _FOUND_BY.get(fault.name, set())
+    if finders and not finders & {attached.probe for attached in armed.attached}:
+        reasons = {armed.failed[probe] for probe in finders & armed.failed.keys()}
+        skip(f"{fault.name}: {'; '.join(sorted(reasons))}", expected=kernel_version() == (5, 10))
 
 
 def emits(fault: Fault) -> bool:

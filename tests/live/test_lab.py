@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -11,16 +12,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from compare import vm
+from compare.bzimage import own_image
 from compare.kernels import Kernel, find
 from compare.packages import Image, cache_folder, ensure
 from compare.tools import tool
 from fserr_bpf.errors import LabError
-from tests.live.conftest import skip, wait_until
+from tests.live.conftest import loop_devices_below, skip, wait_until
 
 EVERY_BYTE = bytes(range(256))
 GUEST = """
@@ -123,6 +127,7 @@ def test_missing_module_is_named(
 ) -> None:
     cached = cache_folder() / "kernels/6.12"
     copy = tmp_path / "fserr-bpf/kernels/6.12"
+    assert image.modules is not None
     modules = copy / "lib/modules" / image.release
     modules.mkdir(parents=True)
     for name in ("vmlinuz", "image.json"):
@@ -161,8 +166,72 @@ def test_machine_dies_with_its_parent(number: signal.Signals, temporary: Path) -
         wait_until(lambda: b"qemu" in Path(f"/proc/{machine}/cmdline").read_bytes(), "QEMU")
         runner.send_signal(number)
     wait_until(lambda: not Path(f"/proc/{machine}").exists(), "QEMU's end")
-    if number is not signal.SIGKILL:
-        assert list(temporary.iterdir()) == []
+    if number is signal.SIGKILL:
+        (left,) = temporary.iterdir()
+        assert left.name.startswith(f"fserr-lab-{runner.pid}-")
+        vm.sweep()  # what the next machine begins with
+    assert list(temporary.iterdir()) == []
+
+
+def test_ten_boots_side_by_side_leave_nothing(
+    kernel: Kernel, image: Image, temporary: Path
+) -> None:
+    def boot(number: int) -> tuple[int, bytes]:
+        stdout, stderr = io.BytesIO(), io.BytesIO()
+        script = f"echo machine {number}; exit {number}"
+        status = vm.run(kernel, ["sh", "-c", script], timeout=120, stdout=stdout, stderr=stderr)
+        assert stderr.getvalue() == b""
+        return status, stdout.getvalue()
+
+    def ours() -> tuple[list[str], set[str]]:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+        return os.listdir("/proc/self/fd"), set(children.split())
+
+    before = ours()
+    with ThreadPoolExecutor(2) as pool:
+        seen = list(pool.map(boot, range(10)))
+    assert seen == [(number, b"machine %d\n" % number) for number in range(10)]
+    assert ours() == before
+    assert list(temporary.iterdir()) == []
+    assert str(temporary) not in Path("/proc/self/mountinfo").read_text()
+    assert loop_devices_below(temporary) == []
+    assert processes_naming(temporary) == []
+
+
+def processes_naming(folder: Path) -> list[str]:
+    """Command lines of the processes on this machine that name ``folder``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(folder) in line:
+                found.append(line)
+    return found
+
+
+def test_cancelled_machine_ends(kernel: Kernel, image: Image, temporary: Path) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(LabError, match="cancelled"):
+        vm.run(kernel, ["sleep", "1000"], timeout=60, cancel=cancel)
+    assert list(temporary.iterdir()) == []
+
+
+def test_own_kernel_runs_with_its_modules(image: Image) -> None:
+    command = [str(Path(sys.executable).with_name("fserr-bpf")), "lab", "run"]
+    done = subprocess.run(
+        [*command, "--kernel", image.vmlinuz, "--modules", str(image.modules), "--", "uname", "-r"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == (f"{image.release}\n", 0), done.stderr
+
+
+def test_own_kernel_without_modules_says_what_it_lacks(image: Image) -> None:
+    with pytest.raises(LabError, match="boot failed: no 9p in the kernel: it needs --modules"):
+        vm.run(own_image(image.vmlinuz, None), ["true"], timeout=120)
 
 
 def test_warm_cache_needs_no_network(kernel: Kernel, image: Image) -> None:

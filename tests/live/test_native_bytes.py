@@ -16,13 +16,23 @@ import pytest
 from compare.faults import FAULTS, Fault
 from compare.scratch import Scratch, scratch
 from fserr_bpf.codec.fanotify import Decoder
+from fserr_bpf.errors import MarkError
 from fserr_bpf.live.armed import Armed
-from fserr_bpf.live.fanotify import FanotifyGroup
+from fserr_bpf.live.fanotify import FanotifyGroup, kernel_accepts_fs_error
 from fserr_bpf.model.event import Event, FsErrorEvent
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
-from tests.live.conftest import BY_NAME, emits, kernel_version, skip, wait_until, write_trigger
+from tests.live.conftest import (
+    BY_NAME,
+    emits,
+    kernel_version,
+    require_mark,
+    skip,
+    wait_until,
+    write_trigger,
+)
+from tests.live.test_faults import UUID_TEXT, event_bytes, ext4_fsid, ext4_handle
 
 pytestmark = [
     pytest.mark.root,
@@ -76,6 +86,7 @@ class Pair:
 @contextmanager
 def pair(armed: Armed, *marked: Scratch, max_events: int = 16384) -> Iterator[Pair]:
     """Both, marking the file systems ``marked``, with a queue of ``max_events``."""
+    require_mark()
     before = MAX_QUEUED_EVENTS.read_text()
     MAX_QUEUED_EVENTS.write_text(f"{max_events}\n")
     try:
@@ -194,3 +205,23 @@ def test_unmounting_ends_both_marks(armed: Armed) -> None:
         TRIGGER.cause(fs)
         both.read(empty=from_workers())
         both.read(empty=True)
+
+
+def test_refused_mark_is_emulated_all_the_same(armed: Armed) -> None:
+    """5.10 before 5.10.220: no real group can be had, so the bytes are laid out by hand."""
+    if kernel_accepts_fs_error():
+        skip("this kernel accepts the mark", expected=True)
+    fault = BY_NAME["ext4_bad_inode"]
+    with scratch("ext4", uuid=UUID_TEXT) as fs:
+        fault.prepare(fs)
+        handle, path = ext4_handle(fs, "victim"), str(fs.mount_point)
+        with FanotifyGroup() as group:
+            with pytest.raises(MarkError) as refused:
+                group.mark(path)
+            assert isinstance(refused.value.__cause__, OSError)
+            assert refused.value.__cause__.errno == errno.EINVAL
+        with Monitor([Mark.filesystem(path)], Stream.NATIVE, armed=armed) as monitor:
+            pid = fault.cause(fs).pid
+            seen = monitor.read()
+            assert monitor.read() == b""
+    assert seen == event_bytes(ext4_fsid(UUID_TEXT), handle, 117, pid)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
@@ -128,11 +128,17 @@ def require_exact_pid() -> None:
 # what comes out
 
 
-def test_unprivileged_raw_stream_can_be_decoded_live(scratch_space: Path) -> None:
-    """The one test of this file that the lab runs too: arming is slow there."""
+def test_unprivileged_raw_stream_can_be_decoded_live(
+    scratch_space: Path, record_testsuite_property: Callable[[str, object], None]
+) -> None:
+    """The one test of this file that the lab runs too: arming is slow there.
+
+    What the start costs is recorded for the table of compare/matrix.py.
+    """
     with scratch("ext4") as fs:
         BAD_INODE.prepare(fs)
         path = str(fs.mount_point)
+        begin = time.monotonic()
         with (
             running(scratch_space, "--user", "nobody", "--format", "raw", path) as monitor,
             subprocess.Popen(
@@ -143,6 +149,8 @@ def test_unprivileged_raw_stream_can_be_decoded_live(scratch_space: Path) -> Non
             ExitStack() as cleanup,
         ):
             cleanup.callback(decoder.kill)
+            record_testsuite_property("armed_seconds", round(time.monotonic() - begin, 1))
+            record_testsuite_property("rss_kib", monitor.status("VmRSS").removesuffix(" kB"))
             assert monitor.process.stdout is not None
             assert decoder.stdout is not None
             monitor.process.stdout.close()  # the decoder has it

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from compare import aptroot, initramfs, kernels, packages, vm
+from compare import aptroot, bzimage, initramfs, kernels, packages, vm
 from compare.aptroot import Package
 from compare.tools import output_of, tool
 from fserr_bpf.cli import lab
@@ -78,7 +80,7 @@ def test_no_matching_package_names_kernel_and_suites() -> None:
 
 
 def test_unknown_kernel_names_the_known_ones() -> None:
-    with pytest.raises(LabError, match=r"'5\.4'.*6\.1, 6\.12, 7"):
+    with pytest.raises(LabError, match=r"'5\.4'.*6\.1, 6\.12, 6\.18, 7\.2, 7$"):
         kernels.find("5.4")
 
 
@@ -150,6 +152,10 @@ def entry(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_entry_that_is_not_there_is_not_damaged(tmp_path: Path) -> None:
+    assert packages.check(tmp_path / "6.12") == (None, packages.ABSENT)
+
+
 def test_good_cache_entry_is_used(entry: Path) -> None:
     image, why = packages.check(entry)
     assert image == packages.Image(entry / "vmlinuz", entry / "lib/modules" / RELEASE, RELEASE)
@@ -219,6 +225,72 @@ def test_arguments_after_the_dashes_are_the_commands_own() -> None:
     assert arguments.function is lab.run_command
     assert arguments.kernel == "6.12"
     assert arguments.argv == ["prog", "--kernel", "x", "--", "-v"]
+
+
+def bz_image(release: str, start: int) -> bytes:
+    """The fields of the boot protocol that tell the release, laid out by hand."""
+    image = bytearray(0x12000)
+    image[0x202:0x206] = b"HdrS"
+    image[0x20E:0x210] = start.to_bytes(2, "little")
+    text = f"{release} (user@host) #1 SMP".encode() + b"\0"
+    image[0x200 + start : 0x200 + start + len(text)] = text
+    return bytes(image)
+
+
+@pytest.mark.parametrize("start", [0x100, 0xFFFF])
+def test_release_of_an_own_kernel_is_in_its_header(tmp_path: Path, start: int) -> None:
+    (tmp_path / "bzImage").write_bytes(bz_image("6.14.0-mine", start))
+    image = bzimage.own_image(tmp_path / "bzImage", None)
+    assert image == packages.Image(tmp_path / "bzImage", None, "6.14.0-mine")
+
+
+def test_own_kernel_has_its_own_modules(tmp_path: Path, modules: Path) -> None:
+    (tmp_path / "bzImage").write_bytes(bz_image(RELEASE, 0x100))
+    assert bzimage.own_image(tmp_path / "bzImage", modules).modules == modules
+    with pytest.raises(LabError, match=r"has no modules\.dep; give ROOT/lib/modules/RELEASE"):
+        bzimage.own_image(tmp_path / "bzImage", tmp_path)
+    (tmp_path / "bzImage").write_bytes(bz_image("6.14.0", 0x100))
+    with pytest.raises(LabError, match=r"has not the modules of 6\.14\.0"):
+        bzimage.own_image(tmp_path / "bzImage", modules)
+
+
+def test_what_is_no_kernel_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(b"\x7fELF" + bytes(4096))
+    with pytest.raises(LabError, match="vmlinux is not an x86 kernel; give a bzImage"):
+        bzimage.own_image(tmp_path / "vmlinux", None)
+    with pytest.raises(LabError, match="bzImage: No such file or directory"):
+        bzimage.own_image(tmp_path / "bzImage", None)
+
+
+def test_left_overs_of_dead_owners_are_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    for owner in (dead.pid, os.getpid()):
+        (tmp_path / f"fserr-lab-{owner}-x/share").mkdir(parents=True)
+    (tmp_path / "fserr-lab-other").mkdir()
+    vm.sweep()
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == sorted([f"fserr-lab-{os.getpid()}-x", "fserr-lab-other"])
+
+
+def test_list_is_aligned_and_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "fserr-bpf/kernels/6.1").mkdir(parents=True)
+    assert lab.list_kernels(argparse.Namespace()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(kernels.KERNELS)
+    columns = {
+        line.index(kernel.reason) for line, kernel in zip(lines, kernels.KERNELS, strict=True)
+    }
+    assert len(columns) == 1
+    states = {line.split()[0]: line[10 : columns.copy().pop()].strip() for line in lines}
+    assert states["6.1"] == "damaged: no image.json"
+    assert states["6.12"] == "not fetched"
 
 
 MODULES_DEP = """\
