@@ -13,9 +13,11 @@ from fserr_bpf.uapi.record import Flag, Probe, Record
 
 EFSCORRUPTED = 117
 EFSBADCRC = 74
+ESHUTDOWN = 108
 
 _XFS_MAGIC = 0x58465342
 _BTRFS_MAGIC = 0x9123683E
+_EXT4_ERR_ESHUTDOWN = 16  # fs/ext4/ext4.h
 _BTREE_INODE = 1  # BTRFS_BTREE_INODE_OBJECTID: all metadata of a btrfs
 
 _HAS_INODE = int(Flag.HAS_INODE)
@@ -41,6 +43,12 @@ def _as_passed(record: Record) -> Report:
 def _positive(record: Record) -> Report:
     """An errno as user space knows it."""
     return Report(abs(record.error) or EFSCORRUPTED, bool(record.flags & _HAS_INODE))
+
+
+def _abort(record: Record) -> Report:
+    """remount,abort passed ext4's own number until 124e7c61deb2 (5.16, 5.10.220)."""
+    error = ESHUTDOWN if record.error == _EXT4_ERR_ESHUTDOWN else abs(record.error)
+    return Report(error or EFSCORRUPTED, False)
 
 
 def _finished_inode(record: Record) -> Report:
@@ -93,6 +101,7 @@ RULES: Mapping[Stream, Mapping[int, Rule]] = {
     Stream.NATIVE: _ext4(_as_passed) | {Probe.FSERROR: _positive},
     Stream.FSERROR: _ext4(_positive)
     | {
+        Probe.EXT4_ABORT: _abort,
         Probe.FSERROR: _positive,
         Probe.EXT4_SHUTDOWN: _positive,
         Probe.XFS_INODE_SICK: _finished_inode,
@@ -107,6 +116,7 @@ RULES: Mapping[Stream, Mapping[int, Rule]] = {
     },
     Stream.PROPOSED: _ext4(_positive)
     | {
+        Probe.EXT4_ABORT: _abort,
         Probe.XFS_BUF_IOERROR: _positive,
         Probe.XFS_BUF_VERIFIER: _positive,
         Probe.XFS_BUF_TRACE: _positive,

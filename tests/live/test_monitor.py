@@ -17,7 +17,6 @@ from compare.faults import FAULTS, Fault
 from compare.scratch import Scratch, scratch
 from fserr_bpf.live import syscalls
 from fserr_bpf.live.armed import Armed
-from fserr_bpf.live.fanotify import kernel_accepts_fs_error
 from fserr_bpf.model.event import FsErrorEvent, Origin, OverflowEvent
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
@@ -36,8 +35,6 @@ pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
 TRIGGER = BY_NAME["ext4_trigger"]
 XFS_METADATA = ("xfs_agf", "xfs_inode", "xfs_dirblock")
 COUNT = 97
-# What remount,abort passes before FAN_FS_ERROR came: a number of the superblock's format
-EXT4_ERR_ESHUTDOWN = 16  # fs/ext4/ext4.h
 
 
 @contextmanager
@@ -194,8 +191,6 @@ def test_fserror_stream_is_as_in_the_table(fault: Fault, armed: Armed) -> None:
     }
     if fault.name == "xfs_dirblock" and not tells_owner_of_buffer(armed):
         expected = {(errno.EUCLEAN, "sb")}
-    if fault.name == "ext4_abort" and not kernel_accepts_fs_error():
-        expected = {(EXT4_ERR_ESHUTDOWN, "sb")}
     with scratch(fault.fstype) as fs:
         fault.prepare(fs)
         with watch(armed, fs, stream=Stream.FSERROR) as monitor:
