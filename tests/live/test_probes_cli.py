@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from fserr_bpf.cli.probes import EXIT_BLIND
 from fserr_bpf.live.fanotify import kernel_accepts_fs_error
 from fserr_bpf.live.loader import KPROBE_PMU
-from tests.live.conftest import kernel_version
+from tests.live.conftest import kernel_version, skip
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("file_systems")]
 
@@ -36,9 +37,15 @@ def probes(*arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_json_tells_how_each_probe_is_attached() -> None:
+@pytest.fixture(scope="module")
+def answer(file_systems: None) -> tuple[int, dict[str, Any]]:
+    """Exit code and JSON; once, because attaching takes its time in an emulated machine."""
     status, output = probes("--json")
-    report: dict[str, Any] = json.loads(output)
+    return status, json.loads(output)
+
+
+def test_json_tells_how_each_probe_is_attached(answer: tuple[int, dict[str, Any]]) -> None:
+    status, report = answer
     assert (report["v"], report["kernel"]) == (1, os.uname().release)
     assert report["kprobes"] == KPROBE_PMU.exists()
     assert set(report["blind"]) == {"native", "fserror", "proposed"}
@@ -65,6 +72,25 @@ def test_json_tells_how_each_probe_is_attached() -> None:
         assert kinds["ext4_trace"] == kinds["writeback"] == ["raw tracepoint"]
         assert "fatal btrfs errors" in report["blind"]["proposed"]["the kernel has no kprobes"]
         assert status == EXIT_BLIND
+
+
+def test_readme_says_how_this_kernel_is_seen(answer: tuple[int, dict[str, Any]]) -> None:
+    _, report = answer
+    name = os.environ.get("FSERR_LAB")
+    if not name:
+        if report["kprobes"] or kernel_version() != (6, 18):
+            skip("the README's table has no row for this kernel", expected=True)
+        name = "6.18 without kprobes"
+    cells = []
+    for prefix in ("ext4_", "xfs_", "writeback", "btrfs_"):
+        rows = [row for row in report["probes"] if row["probe"].startswith(prefix)]
+        kinds = {attached["as"] for row in rows for attached in row["attached"]}
+        cells.append(", ".join(sorted(kinds)) or "not seen")
+    whole = [stream for stream, missing in report["blind"].items() if not missing]
+    line = " | ".join([*cells, ", ".join(whole) or "none"])
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    row = rf"^\| {re.escape(name)} \([^)]*\) \| {re.escape(line)} \|$"
+    assert re.search(row, readme, re.MULTILINE), line
 
 
 @pytest.mark.usefixtures("fast_arming")
