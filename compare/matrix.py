@@ -29,13 +29,15 @@ TESTS = (
     "test_native_bytes.py",
     "test_monitor.py",
     "test_device_mapper.py",
+    "test_full_disk.py",
+    "test_btrfs.py",
     "test_probes_cli.py",
     "test_run_cli.py",
     "test_namespaces.py",
     "test_interrupt.py",
 )
 # Every test of these may be skipped, for what the kernel's configuration lacks.
-MAY_SKIP = frozenset({"test_interrupt.py"})
+MAY_SKIP = frozenset({"test_interrupt.py", "test_btrfs.py"})
 JOBS = 2
 TIMEOUT = 1500.0  # seconds for one machine: emulated ones are slow
 

@@ -155,17 +155,12 @@ class Armed(Closing):
 def _run_loader(streams: list[str]) -> tuple[dict[str, Any], list[int], str]:
     """Answer, descriptors and everything that the loader and LLVM printed."""
     ours, theirs = socket.socketpair()
-    with (
-        ours,
-        tempfile.TemporaryFile() as output,
-        # here and not in the loader, which may be killed
-        tempfile.TemporaryDirectory(prefix="fserr-bpf.") as folder,
-    ):
+    with ours, tempfile.TemporaryFile() as output:
         with theirs:
             # -P: the current directory is anybody's, and this runs as root
             command = [sys.executable, "-P", "-m", "fserr_bpf.live.loader"]
             child = subprocess.Popen(
-                [*command, str(theirs.fileno()), folder, *streams],
+                [*command, str(theirs.fileno()), *streams],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -1,4 +1,4 @@
-"""The header tree that bcc compiles against, made from the running kernel's BTF.
+"""The kernel types that bcc compiles against, made from the running kernel's BTF.
 
 No kernel headers: real ones do not contain XFS's structures, a dumped vmlinux.h
 is laid out wrongly by bcc's clang on 7.x without a word. So only the members that
@@ -8,9 +8,7 @@ the probes read are declared, each at the offset that BTF gives.
 from __future__ import annotations
 
 import os
-import platform
 import re
-import shutil
 from pathlib import Path
 
 from fserr_bpf.live.btf import Btf
@@ -128,7 +126,7 @@ def _trace_offsets(event: str, members: dict[str, str]) -> dict[str, int | None]
 
 
 def kernel_types(btf: dict[str, Btf], *, abort: bool) -> str:
-    """The text of ``linux/fserr_types.h``; ``btf`` maps a module name ("" is vmlinux).
+    """C declarations for the probes; ``btf`` maps a module name ("" is vmlinux).
 
     A dotted member is one inside another and becomes ``outer_inner`` in C. A member
     that this kernel lacks is left out; the probes ask for ``HAVE_struct_member``.
@@ -155,25 +153,8 @@ def kernel_types(btf: dict[str, Btf], *, abort: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _version_header() -> str:
-    # bcc compares LINUX_VERSION_CODE in its own helpers; our probes never do
-    digits = [
-        int("".join(c for c in part if c.isdigit()) or 0)
-        for part in platform.release().split("-")[0].split("+")[0].split(".")[:3]
-    ]
-    major, minor, patch = [*digits, 0, 0, 0][:3]
-    code = (major << 16) + (minor << 8) + min(255, patch)
-    return (
-        f"#define LINUX_VERSION_CODE {code}\n"
-        "#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + ((c) > 255 ? 255 : (c)))\n"
-    )
-
-
-def write_tree(directory: Path, source: Path, types: str) -> None:
-    """Make ``directory`` a kernel source tree in the eyes of bcc.
-
-    ``source`` is the ``bpf/`` folder with the fixed headers.
-    """
-    shutil.copytree(source / "include", directory / "include")
-    (directory / "include/linux/version.h").write_text(_version_header())
-    (directory / "include/linux/fserr_types.h").write_text(types)
+def version_code(release: str) -> int:
+    """``LINUX_VERSION_CODE`` of a release such as "6.12.117+deb13-amd64", for bcc's helpers."""
+    numbers = [int(number) for number in re.findall(r"\d+", release)[:3]]
+    major, minor, patch = [*numbers, 0, 0, 0][:3]
+    return (major << 16) + (minor << 8) + min(255, patch)

@@ -1,10 +1,9 @@
 """The loader process: compile with bcc, attach, hand the descriptors over, leave.
 
 bcc maps LLVM, some 70 MB that the monitor must not carry, so it lives here. Run
-as ``python -m fserr_bpf.live.loader FD FOLDER STREAM...``: FD is one end of a socket
-pair, over which one JSON message and the descriptors go back (SCM_RIGHTS); FOLDER is
-empty and the caller's to remove. The probes live as long as somebody holds their
-descriptors.
+as ``python -m fserr_bpf.live.loader FD STREAM...``: FD is one end of a socket
+pair, over which one JSON message and the descriptors go back (SCM_RIGHTS). The
+probes live as long as somebody holds their descriptors.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import platform
 import socket
 import sys
 from collections.abc import Collection, Sequence
@@ -20,7 +20,7 @@ from typing import Any
 
 from fserr_bpf.errors import BccError, FserrError
 from fserr_bpf.live.btf import Btf
-from fserr_bpf.live.headers import kernel_types, write_tree
+from fserr_bpf.live.headers import kernel_types, version_code
 from fserr_bpf.live.probes import PROBES, Attachment, Kernel, Kind, ProbeSpec, wanted
 from fserr_bpf.model.stream import Stream
 
@@ -37,8 +37,8 @@ def sources() -> Path:
     return installed if installed.is_dir() else package.parent / "bpf"
 
 
-def program_text(folder: Path, functions: Collection[str]) -> str:
-    """All C sources as one text, of the probes' functions only ``functions`` to be kept.
+def program_text(folder: Path, types: str, functions: Collection[str]) -> str:
+    """``types`` and all C sources as one text; of the probes' functions ``functions`` are kept.
 
     bcc rewrites map operations in the main text only, not in what it includes. The
     other functions become static: the compiler checks them and generates nothing,
@@ -49,7 +49,7 @@ def program_text(folder: Path, functions: Collection[str]) -> str:
         f"#define {name} __attribute__((unused)) static {name}\n"
         for name in sorted(known.difference(functions))
     )
-    head = "#include <linux/ptrace.h>\n#include <linux/fserr_types.h>\n#define FSERR_PROBE_MAX 32\n"
+    head = f"#include <linux/ptrace.h>\n{types}"
     names = ("fserr.h", "compat.h", "emit.h", *SOURCES)
     texts = [f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in names]
     return "".join([head, unused, *texts])
@@ -79,7 +79,7 @@ def _has_ext4_abort(ext4: Btf) -> bool:
 class Loader:
     """One compiled object and what of it could be attached."""
 
-    def __init__(self, streams: Sequence[Stream], folder: Path) -> None:
+    def __init__(self, streams: Sequence[Stream]) -> None:
         vmlinux = Btf()
         btf = {"": vmlinux} | {name: Btf(name, vmlinux) for name in MODULES}
         abort = _has_ext4_abort(btf["ext4"])
@@ -94,7 +94,7 @@ class Loader:
         self.wanted = frozenset[Any]().union(*(wanted(s, self.kernel) for s in streams))
         self._have = {line.split()[1] for line in types.splitlines() if "define HAVE_" in line}
         self._registered = Path("/proc/filesystems").read_text().split()
-        self._bpf = self._compile(types, folder)
+        self._bpf = self._compile(types)
         self.attached: list[dict[str, Any]] = []
         self.failed: list[dict[str, Any]] = []
         self.fds: list[int] = [self._bpf[name].map_fd for name in ("events", "lost", "marks")]
@@ -102,15 +102,17 @@ class Loader:
             if spec.probe in self.wanted:
                 self._attach(spec)
 
-    def _compile(self, types: str, folder: Path) -> Any:
+    def _compile(self, types: str) -> Any:
         bcc = import_bcc()
-        write_tree(folder, sources(), types)
-        os.environ["BCC_KERNEL_SOURCE"] = str(folder)
+        # a kernel source tree in the eyes of bcc: the fixed headers are all of it
+        os.environ["BCC_KERNEL_SOURCE"] = str(sources())
         used = [s for s in PROBES if s.probe in self.wanted and not self._impossible(s)]
-        text = program_text(sources(), {a.function for s in used for a in self._attempts(s)})
+        functions = {a.function for s in used for a in self._attempts(s)}
+        text = program_text(sources(), types, functions)
+        version = f"-DLINUX_VERSION_CODE={version_code(platform.release())}"
         try:
             # debug information would take 70 ms; it names source lines for the verifier
-            return bcc.BPF(text=text, cflags=["-g0"])
+            return bcc.BPF(text=text, cflags=["-g0", version])
         except Exception as error:  # bcc raises bare Exception
             raise BccError(
                 f"bcc could not compile the probes ({error})",
@@ -181,7 +183,7 @@ def main(arguments: Sequence[str]) -> int:
     """Entry point of the loader process; answers over the socket, never on stdout."""
     channel = socket.socket(fileno=int(arguments[0]))
     try:
-        loader = Loader([Stream(name) for name in arguments[2:]], Path(arguments[1]))
+        loader = Loader([Stream(name) for name in arguments[1:]])
     except FserrError as error:
         answer: dict[str, Any] = {
             "error": type(error).__name__,
