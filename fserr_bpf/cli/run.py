@@ -151,17 +151,20 @@ def _say(line: str) -> None:
 def _stop_signals() -> Iterator[int]:
     """A descriptor that becomes readable at the first stop signal; the second one kills."""
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    # Written by the handler in C: one in Python would not run before poll(2) returns,
+    # and a signal that comes just before poll(2) does not make it return.
+    before = signal.set_wakeup_fd(writer)
 
-    def stop(*_: object) -> None:
+    def kill_next_time(*_: object) -> None:
         for number in _STOP:
             signal.signal(number, signal.SIG_DFL)
-        os.write(writer, b"x")
 
-    previous = {number: signal.signal(number, stop) for number in _STOP}
+    previous = {number: signal.signal(number, kill_next_time) for number in _STOP}
     try:
         yield reader
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
         os.close(reader)
         os.close(writer)
