@@ -11,7 +11,9 @@ static __always_inline void ext4_set_place(struct fserr_record *record, void *fu
 	bpf_probe_read_kernel_str(record->function, sizeof(record->function), function);
 }
 
-int kprobe_ext4_error(struct pt_regs *ctx)
+/* The functions whose arguments begin with (sb, function, line). */
+static __always_inline int ext4_superblock_error(struct pt_regs *ctx, s32 error, u64 block,
+						 u8 probe)
 {
 	struct super_block *sb = (void *)PT_REGS_PARM1(ctx);
 	struct fserr_record record = {};
@@ -20,14 +22,15 @@ int kprobe_ext4_error(struct pt_regs *ctx)
 		return 0;
 	fserr_set_superblock(&record, sb);
 	ext4_set_place(&record, (void *)PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
-	record.error = (s32)EXT4_ERROR_ARGUMENT(ctx);
-	record.block = EXT4_BLOCK_ARGUMENT(ctx);
-	return fserr_emit(ctx, &record, FSERR_PROBE_EXT4_ERROR);
+	record.error = error;
+	record.block = block;
+	return fserr_emit(ctx, &record, probe);
 }
 
-int kprobe_ext4_error_inode(struct pt_regs *ctx)
+/* Those that begin with (inode or file, function, line, block). */
+static __always_inline int ext4_inode_error(struct pt_regs *ctx, struct inode *inode, s32 error,
+					    u8 probe)
 {
-	struct inode *inode = (void *)PT_REGS_PARM1(ctx);
 	struct super_block *sb = NULL;
 	struct fserr_record record = {};
 
@@ -36,61 +39,49 @@ int kprobe_ext4_error_inode(struct pt_regs *ctx)
 		return 0;
 	fserr_set_inode(&record, inode);
 	ext4_set_place(&record, (void *)PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
+	record.error = error;
 	record.block = PT_REGS_PARM4(ctx);
-	record.error = (s32)PT_REGS_PARM5(ctx);
-	return fserr_emit(ctx, &record, FSERR_PROBE_EXT4_ERROR_INODE);
+	return fserr_emit(ctx, &record, probe);
+}
+
+int kprobe_ext4_error(struct pt_regs *ctx)
+{
+	return ext4_superblock_error(ctx, EXT4_ERROR_ARGUMENT(ctx), EXT4_BLOCK_ARGUMENT(ctx),
+				     FSERR_PROBE_EXT4_ERROR);
+}
+
+int kprobe_ext4_error_inode(struct pt_regs *ctx)
+{
+	return ext4_inode_error(ctx, (void *)PT_REGS_PARM1(ctx), PT_REGS_PARM5(ctx),
+				FSERR_PROBE_EXT4_ERROR_INODE);
 }
 
 int kprobe_ext4_error_file(struct pt_regs *ctx)
 {
 	struct file *file = (void *)PT_REGS_PARM1(ctx);
 	struct inode *inode = NULL;
-	struct super_block *sb = NULL;
-	struct fserr_record record = {};
 
 	READ(inode, file->f_inode);
-	READ(sb, inode->i_sb);
-	if (ext4_is_silent(sb))
-		return 0;
-	fserr_set_inode(&record, inode);
-	ext4_set_place(&record, (void *)PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
-	record.block = PT_REGS_PARM4(ctx);
-	record.error = EFSCORRUPTED;
-	return fserr_emit(ctx, &record, FSERR_PROBE_EXT4_ERROR_FILE);
+	return ext4_inode_error(ctx, inode, EFSCORRUPTED, FSERR_PROBE_EXT4_ERROR_FILE);
 }
 
 int kprobe_ext4_std_error(struct pt_regs *ctx)
 {
-	struct super_block *sb = (void *)PT_REGS_PARM1(ctx);
 	struct task_struct *task = (void *)bpf_get_current_task();
-	s32 error = (s32)PT_REGS_PARM4(ctx);
-	struct fserr_record record = {};
+	s32 error = PT_REGS_PARM4(ctx);
 	void *handle = NULL;
 
-	if (ext4_is_silent(sb))
-		return 0;
 	/* a read-only file system outside a transaction is no error there either */
 	READ(handle, task->journal_info);
-	if (error == -EROFS && !handle && sb_is_read_only(sb))
+	if (error == -EROFS && !handle && sb_is_read_only((void *)PT_REGS_PARM1(ctx)))
 		return 0;
-	fserr_set_superblock(&record, sb);
-	ext4_set_place(&record, (void *)PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
-	record.error = error;
-	return fserr_emit(ctx, &record, FSERR_PROBE_EXT4_STD_ERROR);
+	return ext4_superblock_error(ctx, error, 0, FSERR_PROBE_EXT4_STD_ERROR);
 }
 
 /* 5.10 only; later kernels come through __ext4_error() with force_ro */
 int kprobe_ext4_abort(struct pt_regs *ctx)
 {
-	struct super_block *sb = (void *)PT_REGS_PARM1(ctx);
-	struct fserr_record record = {};
-
-	if (ext4_is_silent(sb))
-		return 0;
-	fserr_set_superblock(&record, sb);
-	ext4_set_place(&record, (void *)PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
-	record.error = (s32)PT_REGS_PARM4(ctx);
-	return fserr_emit(ctx, &record, FSERR_PROBE_EXT4_ABORT);
+	return ext4_superblock_error(ctx, PT_REGS_PARM4(ctx), 0, FSERR_PROBE_EXT4_ABORT);
 }
 
 /*

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from fserr_bpf.closing import Closing
 from fserr_bpf.codec.fanotify import Decoder
 from fserr_bpf.live.fanotify import FanotifyGroup
 from fserr_bpf.marks import MarkedFilesystem
@@ -22,7 +23,7 @@ TRACES_KEPT = 64
 _TRACE_LIFE_NS = 1_000_000_000
 
 
-class KernelGroup:
+class KernelGroup(Closing):
     """A real group whose events are joined with the tracepoint's records.
 
     ``every`` marks all file systems (7.x reports for more than ext4), else ext4

@@ -82,7 +82,7 @@ class Monitor(Closing):
             self._ends_lost = self.armed.ring.lost()[Probe.SB_DELETE]
             self._ends_by_table = Probe.SB_DELETE not in self._sources
             self._missed_before = self.armed.missed()
-            self._kallsyms = stack.enter_context(contextlib.closing(Kallsyms()))
+            self._kallsyms = stack.enter_context(Kallsyms())
             self._kernel_group = self._open_kernel_group(stack)
             self._mounts = stack.enter_context(MountWatch())
             self._mounts_changed = False
@@ -239,7 +239,7 @@ class Monitor(Closing):
             return None
         if not kernel_accepts_fs_error():
             return None
-        group = stack.enter_context(contextlib.closing(KernelGroup(every=every)))
+        group = stack.enter_context(KernelGroup(every=every))
         for marked in self.marks:
             group.mark(marked)
         return group

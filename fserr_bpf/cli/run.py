@@ -8,7 +8,7 @@ import select
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 from fserr_bpf.errors import OutputError
 from fserr_bpf.live.privileges import Capability, check_user, drop
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_user(arguments.user)
     marks = [Mark.filesystem(path) for path in arguments.paths] or None
     with (
-        closing(Sink(arguments.output)) as sink,
+        Sink(arguments.output) as sink,
         _stop_signals() as stop,
         Monitor(marks, arguments.stream, debug=arguments.debug) as monitor,
     ):

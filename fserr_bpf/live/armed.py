@@ -176,7 +176,8 @@ def _run_loader(streams: list[str]) -> tuple[dict[str, Any], list[int], str]:
         messages = output.read().decode(errors="replace")
     if not data:
         last = messages.strip().splitlines()[-1:] or ["no message"]
-        raise KernelError(f"the loader died with status {child.returncode}: {last[0]}", "--debug")
+        cause = f"the loader died with status {child.returncode}: {last[0]}"
+        raise KernelError(cause, "run it with fserr-bpf --debug")
     for fd in fds:
         os.set_inheritable(fd, False)
     answer: dict[str, Any] = json.loads(data)

@@ -9,6 +9,7 @@ from pathlib import Path
 from fserr_bpf.closing import Closing
 from fserr_bpf.errors import FserrError, KernelError, MarkError, PrivilegeError
 from fserr_bpf.live import syscalls
+from fserr_bpf.model.group import MAX_QUEUED_EVENTS
 from fserr_bpf.uapi.fanotify import (
     FAN_CLASS_NOTIF,
     FAN_CLOEXEC,
@@ -134,12 +135,12 @@ class FanotifyGroup(Closing):
 def max_queued_events() -> int:
     """The length of a new group's queue, as ``fanotify_init(2)`` samples it.
 
-    /proc/sys/fs/fanotify exists since 5.13; before, the limit is the constant 16384.
+    /proc/sys/fs/fanotify exists since 5.13; before, the limit is constant.
     """
     try:
         return int(Path("/proc/sys/fs/fanotify/max_queued_events").read_text())
     except OSError:
-        return 16384
+        return MAX_QUEUED_EVENTS
 
 
 def kernel_accepts_fs_error() -> bool:

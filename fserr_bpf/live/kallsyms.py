@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
+from fserr_bpf.closing import Closing
+
 KALLSYMS = "/proc/kallsyms"
 
 
-class Kallsyms:
+class Kallsyms(Closing):
     """Names of kernel text addresses.
 
     The kernel decides at ``open`` whether this process may see addresses

@@ -116,7 +116,7 @@ class Loader:
         except Exception as error:  # bcc raises bare Exception
             raise BccError(
                 f"bcc could not compile the probes ({error})",
-                "run with --debug and report the compiler's messages",
+                "run it with fserr-bpf --debug and report the compiler's messages",
             ) from error
 
     def _attach(self, spec: ProbeSpec) -> None:

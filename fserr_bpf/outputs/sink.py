@@ -8,12 +8,13 @@ import select
 import stat
 from collections.abc import Sequence
 
+from fserr_bpf.closing import Closing
 from fserr_bpf.errors import OutputError
 
 PIPE_BUF = select.PIPE_BUF  # as much as a writable pipe takes without blocking
 
 
-class Sink:
+class Sink(Closing):
     """An output descriptor. Whole records only: nothing is ever left half written.
 
     ``path`` None is standard output. A file is opened for appending, created with

@@ -9,12 +9,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn
 
 import pytest
 
 from compare.faults import FAULTS, Fault
+from fserr_bpf.closing import Closing
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.fanotify import kernel_accepts_fs_error
 from fserr_bpf.live.loader import KPROBE_PMU
@@ -94,7 +94,7 @@ def write_trigger(device_name: str, times: int) -> int:
     return child.pid
 
 
-class KernelLog:
+class KernelLog(Closing):
     """The kernel's messages from now on, from ``/dev/kmsg``."""
 
     def __init__(self) -> None:
@@ -102,15 +102,8 @@ class KernelLog:
         os.lseek(self._fd, 0, os.SEEK_END)
         self._messages: list[str] = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Stop reading it."""
         os.close(self._fd)
 
     def messages(self) -> list[str]:

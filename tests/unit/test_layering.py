@@ -26,9 +26,9 @@ RULE: dict[str, tuple[str, ...]] = {
     "codec": ("errors", "uapi", "model"),
     "streams": ("uapi", "model"),
     "live": ("errors", "closing", "uapi", "model"),
-    "outputs": ("errors", "uapi", "model", "codec"),
+    "outputs": ("errors", "closing", "uapi", "model", "codec"),
     "marks": ("errors", "uapi", "model", "codec", "live"),
-    "kernelgroup": ("errors", "uapi", "model", "codec", "live", "marks"),
+    "kernelgroup": ("errors", "closing", "uapi", "model", "codec", "live", "marks"),
     "monitor": (
         *("errors", "closing", "uapi", "statistics", "model", "codec", "streams", "live"),
         *("marks", "kernelgroup"),
