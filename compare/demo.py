@@ -27,7 +27,7 @@ from compare.faults import FAULTS, Expected, Fault
 from compare.scratch import Scratch, scratch
 from compare.sidebyside import side_by_side
 from compare.watchers import Streams, watching
-from fserr_bpf.errors import FserrError, KernelError
+from fserr_bpf.errors import FserrError, KernelError, OutputError
 from fserr_bpf.live.fanotify import FanotifyGroup, kernel_accepts_fs_error
 from fserr_bpf.live.loader import KPROBE_PMU
 from fserr_bpf.model.event import Event, FsErrorEvent
@@ -84,6 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FserrError as error:
         _say(str(error))
         return error.exit_code
+    except BrokenPipeError:  # "| head" has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OutputError.exit_code
     except (KeyboardInterrupt, SystemExit):  # vm.run() makes the latter of SIGTERM
         _say("interrupted; nothing is left behind")
         return 130

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from fserr_bpf import __version__
 from fserr_bpf.cli import decode, lab, probes, run
-from fserr_bpf.errors import FserrError
+from fserr_bpf.errors import FserrError, OutputError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,7 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         code: int = arguments.function(arguments)
+        sys.stdout.flush()
         return code
+    except BrokenPipeError:  # "| head" has seen enough
+        # what is still buffered must not fail again at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OutputError.exit_code
     except FserrError as error:
         if arguments.debug:
             raise
