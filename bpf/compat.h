@@ -44,14 +44,14 @@ static __always_inline bool in_soft_interrupt(void *ctx, struct task_struct *tas
  */
 #define FSERR_PID_LEVELS 32 /* MAX_PID_NS_LEVEL, include/linux/pid_namespace.h */
 
-static __always_inline u32 visible_tgid(struct task_struct *leader, u32 initial)
+static __always_inline u32 visible_pid(struct task_struct *task, u32 initial)
 {
 #ifdef FSERR_PID_NAMESPACE
 	struct pid *pid = NULL;
 	struct upid upid = {};
 	u32 level = 0, inum = 0;
 
-	READ(pid, leader->thread_pid);
+	READ(pid, task->thread_pid);
 	READ(level, pid->level);
 	for (u32 i = 1; i < FSERR_PID_LEVELS; i++) {
 		if (i > level)

@@ -68,8 +68,8 @@ static __always_inline void fserr_set_task(void *ctx, struct fserr_record *recor
 	u64 id = bpf_get_current_pid_tgid();
 
 	READ(leader, task->group_leader);
-	record->tgid = visible_tgid(leader, id >> 32);
-	record->tid = id;
+	record->tgid = visible_pid(leader, id >> 32);
+	record->tid = visible_pid(task, id);
 	READ(record->task_start, leader->start_time);
 	bpf_get_current_comm(record->comm, sizeof(record->comm));
 	if (in_soft_interrupt(ctx, task, record->comm))

@@ -57,7 +57,7 @@ struct fserr_record {
 	__u64 block;     /* as the file system passes it: ext4 block, XFS daddr */
 	__u64 failaddr;  /* kernel address of the failed check, 0 if unknown */
 	__u32 tgid;      /* in the monitor's pid namespace, 0 if it is not visible there */
-	__u32 tid;       /* in the initial pid namespace */
+	__u32 tid;       /* the thread, likewise */
 	__u64 task_start; /* of the thread group leader, ns since boot */
 	char comm[16];
 	char function[48]; /* of the file system's source, or the verifier's name */

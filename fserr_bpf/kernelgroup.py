@@ -15,7 +15,7 @@ from fserr_bpf.codec.fanotify import Decoder
 from fserr_bpf.live.fanotify import FanotifyGroup
 from fserr_bpf.marks import MarkedFilesystem
 from fserr_bpf.model.event import FsErrorEvent
-from fserr_bpf.uapi.fanotify import FAN_UNLIMITED_QUEUE
+from fserr_bpf.uapi.fanotify import FAN_REPORT_TID, FAN_UNLIMITED_QUEUE
 from fserr_bpf.uapi.record import Record
 
 SOURCE = "fanotify:FAN_FS_ERROR"
@@ -27,12 +27,14 @@ class KernelGroup(Closing):
     """A real group whose events are joined with the tracepoint's records.
 
     ``every`` marks all file systems (7.x reports for more than ext4), else ext4
-    only. Raises MarkError where the kernel does not know FAN_FS_ERROR.
+    only. ``thread``: events carry the thread's number. Raises MarkError where the
+    kernel does not know FAN_FS_ERROR.
     """
 
-    def __init__(self, *, every: bool) -> None:
+    def __init__(self, *, every: bool, thread: bool = False) -> None:
         self._every = every
-        self._group = FanotifyGroup(FAN_UNLIMITED_QUEUE)
+        self._thread = thread
+        self._group = FanotifyGroup(FAN_UNLIMITED_QUEUE | (FAN_REPORT_TID if thread else 0))
         self._traces: dict[tuple[int, int], deque[Record]] = {}
 
     def fileno(self) -> int:
@@ -54,7 +56,7 @@ class KernelGroup(Closing):
 
     def add_trace(self, record: Record) -> None:
         """Keep a record of the tracepoint until its event is read."""
-        key = (record.dev, record.tgid)
+        key = (record.dev, record.tid if self._thread else record.tgid)
         self._traces.setdefault(key, deque(maxlen=TRACES_KEPT)).append(record)
 
     def take_trace(self, dev: int, event: FsErrorEvent) -> Record | None:

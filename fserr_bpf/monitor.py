@@ -17,6 +17,7 @@ from functools import partial
 
 from fserr_bpf.closing import Closing
 from fserr_bpf.codec import reader
+from fserr_bpf.codec.groupflags import GroupFlags
 from fserr_bpf.codec.handles import inode_of
 from fserr_bpf.codec.record import decode_record, runs
 from fserr_bpf.errors import FserrError
@@ -25,12 +26,14 @@ from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.fanotify import kernel_accepts_fs_error, max_queued_events
 from fserr_bpf.live.kallsyms import Kallsyms
 from fserr_bpf.live.mounts import MountTable, MountWatch
+from fserr_bpf.live.pidfd import open_pidfd
 from fserr_bpf.live.probes import EXT4_EMITTERS, wanted
 from fserr_bpf.marks import MarkedFilesystem, MarkTable
-from fserr_bpf.model.event import Event, FsErrorEvent, Origin, OverflowEvent
+from fserr_bpf.model.event import Event, FsErrorEvent, OverflowEvent
 from fserr_bpf.model.group import NotificationQueue
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
+from fserr_bpf.origin import origin_of, place
 from fserr_bpf.statistics import Statistics
 from fserr_bpf.streams import RULES, Report
 from fserr_bpf.uapi.record import Flag, Probe, Record
@@ -47,12 +50,13 @@ class Monitor(Closing):
 
     ``marks``: what to watch, or None for every mounted ext4, XFS, btrfs and f2fs,
     also those mounted later. ``max_events``: length of the queue, None for no
-    limit; by default what the kernel gives its own groups. ``armed``: probes attached
+    limit; by default what the kernel gives its own groups. ``flags``: FAN_REPORT_* flags
+    of fanotify_init(2), FAN_REPORT_FID implied. ``armed``: probes attached
     before, to be shared by one monitor after the other; without it the monitor
     attaches its own and detaches them.
 
     Raises FserrError subclasses: PrivilegeError, KernelError, BccError,
-    AttachError, MarkError.
+    AttachError, MarkError, UsageError.
     """
 
     def __init__(
@@ -61,10 +65,12 @@ class Monitor(Closing):
         stream: Stream = Stream.PROPOSED,
         *,
         max_events: int | None = KERNEL_LIMIT,
+        flags: int = 0,
         armed: Armed | None = None,
         debug: bool = False,
     ) -> None:
         self.stream = stream
+        self._flags = GroupFlags.of(flags)
         with contextlib.ExitStack() as stack:
             self.marks = MarkTable(marks)
             self.armed = armed or stack.enter_context(Armed([stream], debug=debug))
@@ -73,7 +79,7 @@ class Monitor(Closing):
             self._rules = {p: r for p, r in RULES[stream].items() if p in self._wanted}
             if max_events == KERNEL_LIMIT:
                 max_events = max_queued_events()
-            self._queue = NotificationQueue(max_events, _overflow)
+            self._queue = NotificationQueue(max_events, self._overflow)
             self.armed.watch(self, self.marks.devices())
             stack.callback(self.armed.watch, self, ())
             self._counts = Counter[str]()
@@ -106,8 +112,11 @@ class Monitor(Closing):
         return len(self._queue)
 
     def pop(self) -> Event:
-        """Take the first queued event; IndexError when the queue is empty."""
-        event = self._queue.pop()
+        """Take the first queued event; IndexError when the queue is empty.
+
+        With FAN_REPORT_PIDFD its pidfd is the caller's to close.
+        """
+        event = self._with_pidfd(self._queue.pop())
         self._signal()
         return self._resolve(event) if isinstance(event, FsErrorEvent) else event
 
@@ -124,7 +133,7 @@ class Monitor(Closing):
         """
         self.pump()
         try:
-            return reader.read(self._queue, size)
+            return reader.read(self._queue, size, self._with_pidfd)
         except BlockingIOError:
             return b""
         finally:
@@ -205,7 +214,7 @@ class Monitor(Closing):
         if report is None:
             self._counts["not in stream"] += count
             return
-        task = None if record.flags & _NO_TASK else (record.tgid, record.task_start)
+        task = None if record.flags & _NO_TASK else (self._pid(record), record.task_start)
         make = partial(self._event, record, marked, report, wall)
         self._queue.insert(marked.fsid, task, make)
         if count > 1:  # apart from the first, which may have been the last that fits
@@ -219,9 +228,29 @@ class Monitor(Closing):
             handle=marked.handle(record) if report.inode else None,
             error=report.error,
             error_count=1,
-            pid=0 if record.flags & _NO_TASK else record.tgid,
-            origin=_origin(record, marked, wall, self._sources[Probe(record.probe)]),
+            pid=0 if record.flags & _NO_TASK else self._pid(record),
+            fd=self._flags.fd,
+            pidfd=self._flags.no_pidfd,
+            origin=origin_of(record, marked, wall, self._sources[Probe(record.probe)]),
         )
+
+    def _pid(self, record: Record) -> int:
+        return record.tid if self._flags.thread else record.tgid
+
+    def _overflow(self) -> OverflowEvent:
+        return OverflowEvent(fd=self._flags.fd, pidfd=self._flags.no_pidfd, time_ns=time.time_ns())
+
+    def _with_pidfd(self, event: Event) -> Event:
+        """Open the pidfd of an event that is being read (``copy_event_to_user()``)."""
+        if not self._flags.pidfd or not isinstance(event, FsErrorEvent) or not event.pid:
+            return event
+        try:
+            pidfd = open_pidfd(event.pid, event.origin.task_start if event.origin else 0)
+        except ProcessLookupError:
+            return event  # as the kernel says it: made without one
+        except OSError as error:
+            pidfd = self._flags.failed_pidfd(error.errno or 0)
+        return event._replace(pidfd=pidfd)
 
     def _resolve(self, event: FsErrorEvent) -> FsErrorEvent:
         """Name the function of a failaddr: on delivery, so never for what merged."""
@@ -239,7 +268,7 @@ class Monitor(Closing):
             return None
         if not kernel_accepts_fs_error():
             return None
-        group = stack.enter_context(KernelGroup(every=every))
+        group = stack.enter_context(KernelGroup(every=every, thread=self._flags.thread))
         for marked in self.marks:
             group.mark(marked)
         return group
@@ -252,16 +281,18 @@ class Monitor(Closing):
         trace = group.take_trace(marked.dev, event)
         if trace:
             source = f"{SOURCE}+{self._sources[Probe.EXT4_TRACE]}"
-            origin = _origin(trace, marked, wall, source)
+            origin = origin_of(trace, marked, wall, source)
         else:
-            origin = _place(marked, time.time_ns(), SOURCE)
+            origin = place(marked, time.time_ns(), SOURCE)
         if event.handle and (inode := inode_of(event.handle)):
             origin = origin._replace(ino=inode.ino, generation=inode.generation)
         error = event.error if self.stream is Stream.NATIVE else abs(event.error)
         self._queue.insert(
             marked.fsid,
             (event.pid, trace.task_start if trace else 0),
-            lambda: event._replace(error=error, origin=origin),
+            lambda: event._replace(
+                error=error, origin=origin, fd=self._flags.fd, pidfd=self._flags.no_pidfd
+            ),
             event.error_count,
         )
 
@@ -357,41 +388,3 @@ class Monitor(Closing):
     def close(self) -> None:
         """Detach, unless the probes are shared, and release everything."""
         self._closing.close()
-
-
-def _overflow() -> OverflowEvent:
-    return OverflowEvent(time_ns=time.time_ns())
-
-
-def _text(field: bytes) -> str:
-    return field.split(b"\0", 1)[0].decode(errors="backslashreplace")
-
-
-def _place(marked: MarkedFilesystem, time_ns: int, source: str) -> Origin:
-    """An origin that knows the file system only."""
-    return Origin(
-        time_ns=time_ns,
-        dev=(marked.dev >> 20, marked.dev & 0xFFFFF),
-        device=marked.device,
-        mount_point=marked.mount_point,
-        fstype=marked.fstype,
-        ino=0,
-        generation=0,
-        tid=0,
-        comm="",
-        source=source,
-    )
-
-
-def _origin(record: Record, marked: MarkedFilesystem, wall: int, source: str) -> Origin:
-    bystander = record.flags & _NO_TASK
-    return _place(marked, record.time_ns + wall, source)._replace(
-        ino=record.ino,
-        generation=record.generation,
-        tid=0 if bystander else record.tid,
-        comm="" if bystander else _text(record.comm),
-        function=_text(record.function),
-        line=record.line,
-        failaddr=record.failaddr,
-        block=record.block,
-    )

@@ -41,7 +41,8 @@ class Origin(NamedTuple):
     """What BPF saw and the fanotify record has no room for.
 
     ``time_ns`` is CLOCK_REALTIME in nanoseconds. ``dev`` is (major, minor) of the
-    superblock. ``ino`` is 0 where the error has no inode. ``function`` and
+    superblock. ``ino`` is 0 where the error has no inode. ``task_start`` is the start of
+    the process in CLOCK_MONOTONIC nanoseconds, 0 if it is not known. ``function`` and
     ``line`` are the file system's own; ``failaddr`` is a kernel address or 0.
     ``source`` names the probe, for example ``kprobe:__ext4_error_inode``.
     """
@@ -60,6 +61,7 @@ class Origin(NamedTuple):
     line: int = 0
     failaddr: int = 0
     block: int = 0
+    task_start: int = 0
 
 
 class FsErrorEvent(NamedTuple):

@@ -164,6 +164,7 @@ def _origin(fields: _Fields) -> Origin:
         line=fields.integer("line", _U32),
         failaddr=fields.integer("failaddr", _U64),
         block=fields.integer("block", _U64),
+        task_start=fields.integer("task_start", _U64),
     )
 
 

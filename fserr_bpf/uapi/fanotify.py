@@ -17,6 +17,10 @@ FAN_UNLIMITED_QUEUE = 0x00000010
 FAN_REPORT_PIDFD = 0x00000080
 FAN_REPORT_TID = 0x00000100
 FAN_REPORT_FID = 0x00000200
+FAN_REPORT_DIR_FID = 0x00000400
+FAN_REPORT_NAME = 0x00000800
+FAN_REPORT_TARGET_FID = 0x00001000
+FAN_REPORT_FD_ERROR = 0x00002000  # since 6.13, in 6.12 by backport
 
 # fanotify_mark(2): flags
 FAN_MARK_ADD = 0x00000001
@@ -45,6 +49,7 @@ INFO_FID = Struct("<BBHII")
 # struct fanotify_event_info_pidfd: header, pidfd
 INFO_PIDFD = Struct("<BBHi")
 FAN_NOPIDFD = -1
+FAN_EPIDFD = -2
 
 # struct fanotify_event_info_error: header, error, error_count
 INFO_ERROR = Struct("<BBHiI")

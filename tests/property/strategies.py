@@ -60,6 +60,7 @@ origins = st.builds(
     line=unsigned(32),
     failaddr=unsigned(64),
     block=unsigned(64),
+    task_start=unsigned(64),
 )
 
 fs_error_events = st.builds(

@@ -28,10 +28,11 @@ RULE: dict[str, tuple[str, ...]] = {
     "live": ("errors", "closing", "uapi", "model"),
     "outputs": ("errors", "closing", "uapi", "model", "codec"),
     "marks": ("errors", "uapi", "model", "codec", "live"),
+    "origin": ("uapi", "model", "marks"),
     "kernelgroup": ("errors", "closing", "uapi", "model", "codec", "live", "marks"),
     "monitor": (
         *("errors", "closing", "uapi", "statistics", "model", "codec", "streams", "live"),
-        *("marks", "kernelgroup"),
+        *("marks", "origin", "kernelgroup"),
     ),
     "fserr_bpf": ("model", "monitor"),
     "compare": ("errors", "uapi", "statistics", "model", "codec", "live", "outputs"),

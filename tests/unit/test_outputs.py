@@ -42,6 +42,7 @@ ORIGIN = Origin(
     function="ext4_iget",
     line=5021,
     block=77,
+    task_start=8211000000,
 )
 HANDLE = FileHandle(1, struct.pack("<II", 14, 1630451116))
 EVENT = FsErrorEvent(Fsid(0x88888888, 0x88888888), HANDLE, 117, 3, 6498, origin=ORIGIN)
@@ -178,6 +179,7 @@ EXPECTED = {
         "line": 5021,
         "failaddr": 0,
         "block": 77,
+        "task_start": 8211000000,
     },
 }
 

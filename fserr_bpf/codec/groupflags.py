@@ -1,0 +1,69 @@
+"""What the flags of fanotify_init(2) change in FAN_FS_ERROR events."""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+from fserr_bpf.errors import UsageError
+from fserr_bpf.uapi.fanotify import (
+    FAN_EPIDFD,
+    FAN_NOFD,
+    FAN_NOPIDFD,
+    FAN_REPORT_DIR_FID,
+    FAN_REPORT_FD_ERROR,
+    FAN_REPORT_FID,
+    FAN_REPORT_NAME,
+    FAN_REPORT_PIDFD,
+    FAN_REPORT_TARGET_FID,
+    FAN_REPORT_TID,
+)
+
+# FAN_FS_ERROR names no directory: these are accepted and change nothing.
+_WITHOUT_EFFECT = FAN_REPORT_FID | FAN_REPORT_DIR_FID | FAN_REPORT_NAME | FAN_REPORT_TARGET_FID
+
+
+class GroupFlags(NamedTuple):
+    """``thread``: pid is the thread's number, and only reports of one thread merge.
+
+    ``pidfd``: events have a record PIDFD. ``numbers``: fd and pidfd carry a negative
+    errno instead of FAN_NOFD, FAN_NOPIDFD and FAN_EPIDFD (``copy_event_to_user()``).
+    """
+
+    thread: bool = False
+    pidfd: bool = False
+    numbers: bool = False
+
+    @classmethod
+    def of(cls, flags: int) -> GroupFlags:
+        """Read ``flags``; UsageError for those that are not emulated."""
+        known = FAN_REPORT_TID | FAN_REPORT_PIDFD | FAN_REPORT_FD_ERROR | _WITHOUT_EFFECT
+        if unknown := flags & ~known:
+            raise UsageError(
+                f"fanotify_init flags {unknown:#x} are not emulated",
+                "FAN_REPORT_TID, PIDFD, FD_ERROR and those of directories are",
+            )
+        made = cls(
+            thread=bool(flags & FAN_REPORT_TID),
+            pidfd=bool(flags & FAN_REPORT_PIDFD),
+            numbers=bool(flags & FAN_REPORT_FD_ERROR),
+        )
+        if made.thread and made.pidfd:  # Linux 7.2 and later give pidfds of threads
+            raise UsageError("FAN_REPORT_TID excludes FAN_REPORT_PIDFD", "ask for one of them")
+        return made
+
+    @property
+    def fd(self) -> int:
+        """``fd`` of an event without a file."""
+        return -errno.EBADF if self.numbers else FAN_NOFD
+
+    @property
+    def no_pidfd(self) -> int | None:
+        """``pidfd`` of an event whose process is gone or unknown; None without a record."""
+        if not self.pidfd:
+            return None
+        return -errno.ESRCH if self.numbers else FAN_NOPIDFD
+
+    def failed_pidfd(self, error: int) -> int:
+        """``pidfd`` where none could be opened; ``error`` is the positive errno."""
+        return -error if self.numbers else FAN_EPIDFD

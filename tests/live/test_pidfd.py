@@ -1,0 +1,46 @@
+"""A pidfd is that of the process that met the error, or there is none."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fserr_bpf.live.pidfd import open_pidfd
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def started_ns(pid: int) -> int:
+    """Some nanosecond of the tick in which the process started, as /proc says it."""
+    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return ticks * 1_000_000_000 // TICKS + 1
+
+
+def test_living_process() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        for started in (0, started_ns(child.pid)):
+            pidfd = open_pidfd(child.pid, started)
+            said = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+            os.close(pidfd)
+            found = re.search(r"^Pid:\t(\d+)$", said, re.MULTILINE)
+            assert found is not None
+            assert int(found[1]) == child.pid
+        child.communicate()
+
+
+def test_other_process_with_the_number() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ProcessLookupError):
+        open_pidfd(os.getpid(), started_ns(os.getpid()) - 10_000_000_000)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_process_that_has_gone() -> None:
+    with subprocess.Popen(["true"]) as child:
+        pass
+    with pytest.raises(ProcessLookupError):
+        open_pidfd(child.pid, 0)
