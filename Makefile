@@ -9,17 +9,21 @@ PYTHON := /usr/bin/python3
 RUN_PACKAGES := python3-bpfcc python3-venv e2fsprogs xfsprogs kmod
 # a host without kprobes runs the main job in a virtual machine
 LAB_PACKAGES := qemu-system-x86 busybox-static zstd
-TEST_PACKAGES := gcc libc6-dev btrfs-progs dmsetup
+COMPARE_PACKAGES := btrfs-progs dmsetup
+TEST_PACKAGES := gcc libc6-dev chromium chromium-driver
 KPROBES := $(wildcard /sys/bus/event_source/devices/kprobe/type)
 
+# make compare ARGS="--kernel 6.12 --scenario 'xfs_*'" chooses
+DEFAULT_MATRIX := --kernel here 5.10 6.1 6.12 6.18 7.2 7 --report build/compare
 # make run ARGS="/srv" monitors a path of this host instead of the demonstration
 ARGS ?=
 
-.PHONY: help install run test test-vm lint bench clean
+.PHONY: help install run compare test test-vm lint bench clean
 
 help:
 	@echo 'make run              the main job on scratch file systems, beside a real fanotify group'
 	@echo 'make run ARGS="/srv"  watch the file system of /srv on this host'
+	@echo 'make compare          the kernels of the lab beside our stream, with a report'
 	@echo 'make test             all tests'
 	@echo 'make test-vm          the live tests in every kernel of the lab; ARGS="--kernel 6.12"'
 	@echo 'make bench            the numbers'
@@ -35,6 +39,10 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+$(VENV)/compared: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[compare]'
+	@touch $@
+
 $(VENV)/tested: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
@@ -47,12 +55,16 @@ else
 	@$(BIN)/fserr-bpf run $(ARGS)
 endif
 
+compare: install $(VENV)/compared
+	@scripts/apt-install $(LAB_PACKAGES) $(COMPARE_PACKAGES)
+	@$(BIN)/fserr-bpf compare $(or $(strip $(ARGS)),$(DEFAULT_MATRIX))
+
 test: install $(VENV)/tested lint
-	@scripts/apt-install $(LAB_PACKAGES) $(TEST_PACKAGES)
+	@scripts/apt-install $(LAB_PACKAGES) $(COMPARE_PACKAGES) $(TEST_PACKAGES)
 	$(BIN)/python -m pytest
 
 test-vm: install $(VENV)/tested
-	@scripts/apt-install $(LAB_PACKAGES) $(TEST_PACKAGES)
+	@scripts/apt-install $(LAB_PACKAGES) $(COMPARE_PACKAGES) $(TEST_PACKAGES)
 	@$(BIN)/python -m compare.matrix $(ARGS)
 
 lint: $(VENV)/tested
@@ -65,4 +77,4 @@ bench: install $(VENV)/tested
 	@$(BIN)/python -m compare.bench
 
 clean:
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

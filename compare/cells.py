@@ -16,7 +16,7 @@ class Level(IntEnum):
 
     L0 = 0  # the same bytes, read by read
     L1 = 1  # the same after info records are reordered and unknown ones skipped
-    L2 = 2  # the same sums of error_count by (fsid, handle, error), first error kept
+    L2 = 2  # the same errors, whatever merged: see compare.levels
     L3 = 3  # the same set of (fsid, error)
     DIFFERENT = 4
 
@@ -83,8 +83,7 @@ class Cell(NamedTuple):
         known = dict(fields)
         for side in ("real", "emulated"):
             known[side] = tuple(
-                Read(int(r["size"]), bytes.fromhex(r["data"]), int(r["errno"]))
-                for r in known[side]
+                Read(int(r["size"]), bytes.fromhex(r["data"]), int(r["errno"])) for r in known[side]
             )
         for name in ("trigger", "log", "missing"):
             known[name] = tuple(known[name])
@@ -108,7 +107,8 @@ class Judged(NamedTuple):
 
     ``reached`` is None where nothing was compared. ``tolerated`` names the entries of
     ``tolerances.toml`` (their ``id``) that were needed; ``differences`` are what is left
-    between the streams at the promised level, empty when SAME.
+    between the streams at the promised level, empty when SAME. ``promised`` is L0 where the
+    release is not known.
     """
 
     cell: Cell

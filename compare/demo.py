@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from compare import kernels, packages, vm
-from compare.faults import FAULTS, Expected, Fault
+from compare.faults import FAULTS
+from compare.faults.fault import Expected, Fault
 from compare.scratch import Scratch, scratch
 from compare.sidebyside import side_by_side
 from compare.watchers import Streams, watching

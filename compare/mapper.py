@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from compare.faults import Caused, Expected, fill_directory, run_child
+from compare.faults.fault import Caused, Expected, fill_directory, run_child
 from compare.scratch import Scratch, run
 
 _CONTROL = "/dev/mapper/control"
+_SECTOR = 512  # bytes, in tables
 
 
 def available() -> bool:
@@ -28,20 +29,33 @@ def available() -> bool:
 
 
 class Mapper:
-    """A device that is the same as the one below it, or fails every request."""
+    """A device that is the same as the one below it, or fails some or all requests."""
 
     def __init__(self, below: str) -> None:
         self._name = f"fserr-{os.path.basename(below)}"
-        sectors = run("blockdev", "--getsz", below).strip()
-        self._working = f"0 {sectors} linear {below} 0"
-        self._failing = f"0 {sectors} error"
+        self._below = below
+        self._sectors = int(run("blockdev", "--getsz", below))
+        self._working = f"0 {self._sectors} linear {below} 0"
         run("dmsetup", "create", "--noudevsync", self._name, "--table", self._working)
         fields = ("info", "-c", "--noheadings", "-o", "minor", self._name)
         self.device = f"/dev/dm-{run('dmsetup', *fields).strip()}"
 
     def fail(self) -> None:
         """From now on every request ends with EIO."""
-        self._load(self._failing)
+        self._load(f"0 {self._sectors} error")
+
+    def fail_range(self, offset: int, length: int) -> None:
+        """From now on requests for these bytes, which are whole sectors of 512, end with EIO.
+
+        There have to be others in front of and behind them.
+        """
+        first, count = offset // _SECTOR, length // _SECTOR
+        behind = first + count
+        self._load(
+            f"0 {first} linear {self._below} 0\n"
+            f"{first} {count} error\n"
+            f"{behind} {self._sectors - behind} linear {self._below} {behind}"
+        )
 
     def heal(self) -> None:
         """Requests reach the device below again."""
@@ -82,7 +96,7 @@ def mapped(fs: Scratch) -> Iterator[Mapper]:
 
 @dataclass(frozen=True)
 class DeviceFault:
-    """What an operation on a failing device meets; see `compare.faults.Fault`.
+    """What an operation on a failing device meets; see `compare.faults.fault.Fault`.
 
     ``warm`` is a shell command that caches what must not fail, ``command`` the one that
     fails; both have the mount point as ``$0``.  ``proposed`` and ``fserror`` hold errors

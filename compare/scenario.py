@@ -6,28 +6,26 @@ into the ring or the queue.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from compare.faults import Caused, Expected
+from compare.faults.fault import Caused, Expected, Fault
 from compare.scratch import Scratch
-from fserr_bpf.model.stream import Stream
 
 
 class Need(StrEnum):
     """What a scenario cannot do without; ``compare.needs`` asks kernel and machine."""
 
     DEVICE_MAPPER = "device-mapper"
+    SIMULATE_FAIL = "simulate_fail"
     PROBES = "probes"  # the emulated events must come from probes, not the kernel's group
     BTRFS = "btrfs"
     PIDFD = "FAN_REPORT_PIDFD"
     FD_ERROR = "FAN_REPORT_FD_ERROR"
     TARGET_FID = "FAN_REPORT_TARGET_FID"
-    DETAILED_ERROR = "FAN_REPORT_DETAILED_ERROR"
-    INODE_MARKS = "FAN_FS_ERROR in an inode mark"
 
 
 class Stage(Protocol):
@@ -37,54 +35,95 @@ class Stage(Protocol):
     everything down; a play only reads where the moment of the read matters.
     """
 
-    stream: Stream
     version: tuple[int, int]
 
     def scratch(self, fstype: str, **options: Any) -> Scratch:
         """A new mounted file system, options as for `compare.scratch.scratch`; not yet watched."""
 
     def enter(self, context: AbstractContextManager[Any]) -> Any:
-        """Enter a context that ends before the file systems do."""
+        """Enter a context that ends before the file systems made so far do."""
 
-    def watch(
-        self,
-        *marked: Scratch,
-        inodes: Sequence[str] = (),
-        flags: int = 0,
-        max_events: int | None = None,
-    ) -> None:
-        """Open both groups; at most once.
+    def watch(self, *marked: Scratch, flags: int = 0, max_events: int | None = None) -> None:
+        """Open both groups with file system marks on ``marked``; at most once.
 
-        ``marked`` get file system marks, the paths in ``inodes`` inode marks. ``flags``
-        are added to FAN_CLASS_NOTIF | FAN_REPORT_FID; ``max_events`` is the queue's
-        length, None for the kernel's default.
+        ``flags`` are added to FAN_CLASS_NOTIF | FAN_REPORT_FID; ``max_events`` is the
+        queue's length, None for the kernel's default.
         """
 
     def caused(self, caused: Caused) -> Caused:
         """Note what caused errors, for the report; returns it."""
 
+    def outside(self, fs: Scratch) -> Caused:
+        """Cause an ext4 error in a process outside of the scenario's pid namespace."""
+
     def settle(self) -> None:
         """Wait until both sides have queued every error that was caused so far."""
 
     def read(self, size: int = 65536) -> None:
-        """Settle, then one read(2) of ``size`` bytes on either side; EINVAL and EAGAIN are noted."""
+        """Settle, then one read(2) of ``size`` bytes on either side.
+
+        EINVAL and EAGAIN are noted like bytes are.
+        """
+
+
+Version = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Scenario:
     """``name`` is unique and matches [a-z0-9_]+; ``area`` is ext4, xfs, generic or fanotify.
 
-    ``expected(stream, version)`` are the errors (positive numbers) of which each must
-    be in the emulated stream, and in the real one if the kernel sends that stream; the
-    streams may have more unless it is empty, when nothing may be sent. ``native`` on a
-    kernel means what that kernel sends. ``namespace`` plays it in a pid namespace of
-    its own, in which both groups and their readers live.
+    ``expected(version)`` are the errors (positive numbers) that a kernel of this version
+    sends: each must be in both streams, which may have more unless it is empty, when
+    neither may have any. ``evidence`` is a regular expression for a message that the
+    kernel must have logged meanwhile, ``{dev}`` standing for the names of the scratch
+    devices: without it the cause was none. "" where the kernel says nothing.
+    ``namespace`` plays it in a pid namespace of its own, in which both groups and their
+    readers live.
     """
 
     name: str
     area: str
     summary: str
     play: Callable[[Stage], None]
-    expected: Callable[[Stream, tuple[int, int]], frozenset[Expected]]
+    expected: Callable[[Version], frozenset[Expected]]
+    evidence: str = ""
     needs: frozenset[Need] = frozenset()
     namespace: bool = False
+
+
+def always(*errors: Expected) -> Callable[[Version], frozenset[Expected]]:
+    """Every kernel that knows FAN_FS_ERROR sends these."""
+    return lambda _version: frozenset(errors)
+
+
+def since_7(*errors: Expected) -> Callable[[Version], frozenset[Expected]]:
+    """Linux 7.0 sends these, nobody before it."""
+    return lambda version: frozenset(errors) if version >= (7, 0) else frozenset()
+
+
+def of_fault(fault: Fault) -> Callable[[Version], frozenset[Expected]]:
+    """What the table of faults says."""
+    since = fault.native_since
+    if since is None:
+        return always()
+    return always(*fault.expected) if since <= (5, 16) else since_7(*fault.expected)
+
+
+def fault_scenario(fault: Fault) -> Scenario:
+    """The scenario of one fault: prepare, watch, cause."""
+
+    def play(stage: Stage) -> None:
+        fs = stage.scratch(fault.fstype, mkfs_options=fault.mkfs_options)
+        fault.damage(fs)
+        stage.watch(fs)
+        stage.caused(fault.cause(fs))
+
+    return Scenario(
+        name=fault.name,
+        area=fault.name.partition("_")[0],
+        summary=fault.summary,
+        play=play,
+        expected=of_fault(fault),
+        evidence=fault.log,
+    )

@@ -13,8 +13,9 @@ from typing import NoReturn
 
 import pytest
 
-from compare.faults import FAULTS, Fault
-from fserr_bpf.closing import Closing
+from compare import kernellog
+from compare.faults import FAULTS
+from compare.faults.fault import Fault
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.fanotify import kernel_accepts_fs_error
 from fserr_bpf.live.loader import KPROBE_PMU
@@ -94,26 +95,8 @@ def write_trigger(device_name: str, times: int) -> int:
     return child.pid
 
 
-class KernelLog(Closing):
-    """The kernel's messages from now on, from ``/dev/kmsg``."""
-
-    def __init__(self) -> None:
-        self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.lseek(self._fd, 0, os.SEEK_END)
-        self._messages: list[str] = []
-
-    def close(self) -> None:
-        """Stop reading it."""
-        os.close(self._fd)
-
-    def messages(self) -> list[str]:
-        """All messages so far; a line break inside one stays ``\\x0a`` as in kmsg."""
-        try:
-            while True:
-                record = os.read(self._fd, 8192).decode(errors="replace")
-                self._messages.append(record.partition(";")[2].partition("\n")[0])
-        except BlockingIOError:
-            return self._messages
+class KernelLog(kernellog.KernelLog):
+    """The kernel's messages, waited for."""
 
     def wait_for(self, pattern: str) -> None:
         """Wait for a message that matches the regular expression."""

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from compare.faults import Expected
+from compare.faults.fault import Expected
 from compare.mapper import DEVICE_FAULTS, DeviceFault, available, mapped
 from compare.scratch import scratch
 from fserr_bpf.live.armed import Armed

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from compare.faults import FAULTS, Fault
+from compare.faults import FAULTS
+from compare.faults.fault import Fault
 from compare.scratch import Scratch, scratch
 from fserr_bpf.codec.fanotify import Decoder
 from fserr_bpf.errors import MarkError

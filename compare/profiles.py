@@ -1,0 +1,49 @@
+"""What each kernel promises: which stream it sends itself, and how exactly it can be met.
+
+Up to 6.19 the reporter itself queues the event: everything is determined, and the bytes
+must be equal. Since 7.0 workers deliver (``fs/fserror.c``): which worker it is, and so
+the pid and what merges, is left to chance.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from compare.cells import Level
+from fserr_bpf.model.stream import Stream
+
+FROM_WORKERS = (7, 0)
+
+
+class Profile(NamedTuple):
+    """The stream to compare and its level; None, with the reason, if there is nothing to compare.
+
+    ``deferred`` says that the kernel delivers some time after the error.
+    """
+
+    stream: Stream
+    level: Level | None
+    deferred: bool
+    reason: str = ""
+
+
+def profile(version: tuple[int, int], stream: Stream | None) -> Profile:
+    """The profile of a kernel; ``stream`` None takes the one that it sends.
+
+    `Stream.NATIVE` is what a kernel sends, so every kernel can be compared with it.
+    """
+    deferred = version >= FROM_WORKERS
+    sent = Stream.FSERROR if deferred else Stream.NATIVE
+    if stream in (None, sent, Stream.NATIVE):
+        return Profile(stream or sent, Level.L2 if deferred else Level.L0, deferred)
+    reason = f"this kernel sends the stream {sent}, so there is nothing to compare {stream} with"
+    return Profile(stream, None, deferred, reason)
+
+
+def version_of(release: str) -> tuple[int, int]:
+    """Major and minor number of a release as uname(2) gives it; ValueError for any other text."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    if found is None:
+        raise ValueError(f"{release!r} is no kernel release")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,139 @@
+"""File data that cannot be written or read, on any file system."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from compare.faults.cutting import (
+    MKFS_OPTIONS,
+    MOUNT_OPTIONS,
+    PAYLOAD,
+    WRITEBACK_LOG,
+    cut,
+    last_victim,
+    write_victims,
+)
+from compare.faults.fault import Expected, run_child
+from compare.faults.fulldisk import NO_SPACE, full, small_disk
+from compare.scenario import Need, Scenario, Stage, always, since_7
+from compare.scratch import Scratch
+from fserr_bpf.errors import LabError
+
+_FSTYPES = ("ext4", "xfs", "btrfs")
+_NO_LOG = dict.fromkeys(_FSTYPES, "")
+
+
+@dataclass(frozen=True)
+class _Transfer:
+    """A shell command that moves data of the file ``$0`` and has to fail, saying ``said``.
+
+    ``disk`` is where the file systems live, ``broken`` the context in which the data of
+    a file cannot be reached. The file systems in ``reported`` send ``error`` since 7.0.
+    """
+
+    name: str
+    summary: str
+    command: str
+    said: str
+    reported: Sequence[str]
+    evidence: Mapping[str, str]
+    error: int = errno.EIO
+    disk: Callable[[], AbstractContextManager[None]] = nullcontext
+    broken: Callable[[Scratch, str], AbstractContextManager[None]] = cut
+
+
+_DD = f"exec dd bs={PAYLOAD} count=1"
+# 7.x reports where data goes through iomap. That are buffered reads and writes of XFS
+# (iomap_finish_folio_read(), iomap_finish_ioend_buffered_write()) and direct ones of all
+# three (iomap_dio_complete()). ext4 and btrfs have buffered reads and writes of their own.
+_TRANSFERS = (
+    _Transfer(
+        name="writeback",
+        summary="writes back data behind the end of a shrunken device",
+        command=f'{_DD} if=/dev/zero of="$0" conv=notrunc,fsync',
+        evidence=WRITEBACK_LOG,
+        said="fsync failed .*Input/output error",
+        reported=("xfs",),
+    ),
+    _Transfer(
+        name="writeback_enospc",
+        summary="writes back data for which the device has no room",
+        command=f'{_DD} if=/dev/zero of="$0" conv=notrunc,fsync',
+        # EIO from older loop devices and, whatever the device says, from newer btrfs
+        said="fsync failed .*(No space left on device|Input/output error)",
+        # which counts EIO only
+        evidence=WRITEBACK_LOG | {"btrfs": f"{NO_SPACE}|{WRITEBACK_LOG['btrfs']}"},
+        reported=("xfs",),
+        error=errno.ENOSPC,
+        disk=small_disk,
+        broken=full,
+    ),
+    _Transfer(
+        name="writeback_deleted",
+        summary="writes back data of a file that is deleted and still open",
+        command=f'exec 1<>"$0"; rm "$0"; {_DD} if=/dev/zero conv=notrunc,fsync',
+        evidence=WRITEBACK_LOG,
+        said="fsync failed .*Input/output error",
+        reported=("xfs",),
+    ),
+    _Transfer(
+        name="read",
+        summary="reads data behind the end of a shrunken device",
+        command=f'{_DD} if="$0" of=/dev/null',
+        evidence=_NO_LOG,
+        said="error reading .*Input/output error",
+        reported=("xfs",),
+    ),
+    _Transfer(
+        name="direct_read",
+        summary="reads data behind the end of a shrunken device, past the page cache",
+        # dd has not touched its buffer yet: btrfs would read through the page cache
+        command=f'exec xfs_io -r -d -c "pread -b {PAYLOAD} 0 {PAYLOAD}" "$0"',
+        evidence=_NO_LOG,
+        said="pread: Input/output error",
+        reported=_FSTYPES,
+    ),
+    _Transfer(
+        name="direct_write",
+        summary="writes data behind the end of a shrunken device, past the page cache",
+        command=f'{_DD} if=/dev/zero of="$0" oflag=direct conv=notrunc',
+        evidence=_NO_LOG,
+        said="error writing .*Input/output error",
+        reported=_FSTYPES,
+    ),
+)
+
+
+def _scenario(fstype: str, transfer: _Transfer) -> Scenario:
+    def play(stage: Stage) -> None:
+        stage.enter(transfer.disk())
+        fs = stage.scratch(
+            fstype, mkfs_options=MKFS_OPTIONS[fstype], mount_options=MOUNT_OPTIONS[fstype]
+        )
+        write_victims(fs)
+        path = last_victim(fs)
+        stage.watch(fs)
+        with transfer.broken(fs, path):
+            caused = stage.caused(run_child("sh", "-c", transfer.command, path, path=path))
+        if not re.search(transfer.said, caused.stderr):
+            raise LabError(f"{transfer.name} of {fstype} did not fail as it should")
+
+    reported = fstype in transfer.reported
+    return Scenario(
+        name=f"{fstype}_{transfer.name}",
+        area="generic",
+        summary=transfer.summary,
+        play=play,
+        expected=since_7(Expected(transfer.error, "inode")) if reported else always(),
+        evidence=transfer.evidence[fstype],
+        needs=frozenset({Need.BTRFS} if fstype == "btrfs" else {}),
+    )
+
+
+SCENARIOS: tuple[Scenario, ...] = tuple(
+    _scenario(fstype, transfer) for transfer in _TRANSFERS for fstype in _FSTYPES
+)

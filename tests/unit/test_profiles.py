@@ -1,0 +1,65 @@
+"""What is promised on which kernel."""
+
+from __future__ import annotations
+
+import pytest
+
+from compare import kernels
+from compare.cells import Level
+from compare.profiles import profile, version_of
+from fserr_bpf.model.stream import Stream
+
+
+@pytest.mark.parametrize("version", [(5, 10), (6, 1), (6, 12), (6, 19)])
+def test_up_to_6_19_the_bytes_are_promised(version: tuple[int, int]) -> None:
+    for stream in (None, Stream.NATIVE):
+        assert profile(version, stream) == (Stream.NATIVE, Level.L0, False, "")
+
+
+@pytest.mark.parametrize("version", [(7, 0), (7, 3), (8, 0)])
+def test_from_workers_the_errors_are_promised(version: tuple[int, int]) -> None:
+    for stream in (None, Stream.FSERROR):
+        assert profile(version, stream) == (Stream.FSERROR, Level.L2, True, "")
+    assert profile(version, Stream.NATIVE) == (Stream.NATIVE, Level.L2, True, "")
+
+
+@pytest.mark.parametrize(
+    ("version", "stream", "sent"),
+    [
+        ((6, 12), Stream.FSERROR, "native"),
+        ((6, 12), Stream.PROPOSED, "native"),
+        ((7, 3), Stream.PROPOSED, "fserror"),
+    ],
+)
+def test_what_no_kernel_sends_is_compared_with_nothing(
+    version: tuple[int, int], stream: Stream, sent: str
+) -> None:
+    asked, level, _, reason = profile(version, stream)
+    assert (asked, level) == (stream, None)
+    assert reason == (
+        f"this kernel sends the stream {sent}, so there is nothing to compare {stream} with"
+    )
+
+
+@pytest.mark.parametrize(
+    ("release", "version"),
+    [
+        ("5.10.0-30-amd64", (5, 10)),
+        ("6.12.117+deb13-amd64", (6, 12)),
+        ("7.3.4+deb13-amd64", (7, 3)),
+        ("7.0-rc1", (7, 0)),
+    ],
+)
+def test_version_of_a_release(release: str, version: tuple[int, int]) -> None:
+    assert version_of(release) == version
+
+
+@pytest.mark.parametrize("release", ["", "amd64", "v6.1", "6"])
+def test_what_is_no_release_is_refused(release: str) -> None:
+    with pytest.raises(ValueError, match="is no kernel release"):
+        version_of(release)
+
+
+def test_the_lab_has_kernels_of_both_kinds() -> None:
+    levels = {profile(version_of(f"{k.name}.0"), None).level for k in kernels.KERNELS}
+    assert levels == {Level.L0, Level.L2}
