@@ -15,6 +15,7 @@ int kprobe_btrfs_handle_fs_error(struct pt_regs *ctx)
 		return 0;
 	fserr_set_superblock(&record, sb);
 	record.error = error;
+	record.failaddr = caller_of(ctx);
 	record.line = PT_REGS_PARM3(ctx);
 	bpf_probe_read_kernel_str(record.function, sizeof(record.function),
 				  (void *)PT_REGS_PARM2(ctx));

@@ -67,6 +67,15 @@ static __always_inline u32 visible_pid(struct task_struct *task, u32 initial)
 #endif
 }
 
+/* Who called the probed function: at its entry the return address is on top of the stack. */
+static __always_inline u64 caller_of(struct pt_regs *ctx)
+{
+	u64 address = 0;
+
+	READ(address, *(u64 *)PT_REGS_SP(ctx));
+	return address;
+}
+
 /* unsigned long up to 7.1; u64 since 7.2. The same eight bytes on 64 bit. */
 static __always_inline u64 inode_number(struct inode *inode)
 {
@@ -142,6 +151,8 @@ static __always_inline bool ext4_is_silent(struct super_block *sb)
 	return flags & EXT4_SILENT;
 }
 
+/* of b_length and daddr (BBSIZE in fs/xfs/libxfs/xfs_fs.h), whatever the device has */
+#define XFS_SECTOR_SIZE 512
 /* bit 2 of b_flags, 5.10 to 7.3 (fs/xfs/xfs_buf.h) */
 #define XBF_READ_AHEAD (1u << 2)
 /* bit 2 of m_opstate since 5.15 (fs/xfs/xfs_mount.h); 5.10 kept it in m_flags */
@@ -167,16 +178,27 @@ static __always_inline bool xfs_is_shut_down(struct xfs_mount *mp)
 	return state & XFS_OPSTATE_SHUTDOWN;
 }
 
-/* b_rhash_key since 5.15 (4c7f65aea7b7, "xfs: rename buffer cache index variable b_bn") */
+/* xfs_buf_daddr(): the first piece of the buffer, all versions */
 static __always_inline u64 xfs_buffer_block(struct xfs_buf *bp)
 {
 	u64 block = 0;
-#if defined(HAVE_xfs_buf_b_rhash_key)
-	READ(block, bp->b_rhash_key);
-#elif defined(HAVE_xfs_buf_b_bn)
-	READ(block, bp->b_bn);
+#if defined(HAVE_xfs_buf_b_maps) && defined(HAVE_xfs_buf_map_bm_bn)
+	struct xfs_buf_map *maps = NULL;
+
+	READ(maps, bp->b_maps);
+	READ(block, maps->bm_bn);
 #endif
 	return block;
+}
+
+/* b_length is in sectors, all versions */
+static __always_inline u64 xfs_buffer_length(struct xfs_buf *bp)
+{
+	u32 sectors = 0;
+#if defined(HAVE_xfs_buf_b_length)
+	READ(sectors, bp->b_length);
+#endif
+	return (u64)sectors * XFS_SECTOR_SIZE;
 }
 
 /* "xfs_agf", "xfs_dir3_data" ...: the name in the kernel's own message, all versions */

@@ -24,6 +24,7 @@ static __always_inline int ext4_superblock_error(struct pt_regs *ctx, s32 error,
 	ext4_set_place(&record, (void *)PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
 	record.error = error;
 	record.block = block;
+	record.failaddr = caller_of(ctx);
 	return fserr_emit(ctx, &record, probe);
 }
 
@@ -41,6 +42,7 @@ static __always_inline int ext4_inode_error(struct pt_regs *ctx, struct inode *i
 	ext4_set_place(&record, (void *)PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
 	record.error = error;
 	record.block = PT_REGS_PARM4(ctx);
+	record.failaddr = caller_of(ctx);
 	return fserr_emit(ctx, &record, probe);
 }
 

@@ -55,7 +55,8 @@ struct fserr_record {
 	__u32 line;      /* of the file system's source, 0 if the probe is not told */
 	__u64 subvolume; /* btrfs: objectid of the inode's root */
 	__u64 block;     /* as the file system passes it: ext4 block, XFS daddr */
-	__u64 failaddr;  /* kernel address of the failed check, 0 if unknown */
+	__u64 length;    /* bytes concerned, of an XFS buffer; 0 if the probe is not told */
+	__u64 failaddr;  /* kernel address of the failed check or of the caller, 0 if unknown */
 	__u32 tgid;      /* in the monitor's pid namespace, 0 if it is not visible there */
 	__u32 tid;       /* the thread, likewise */
 	__u64 task_start; /* of the thread group leader, ns since boot */
@@ -75,6 +76,6 @@ struct fserr_marks {
 	__u32 dev[FSERR_MARKS_MAX];
 };
 
-_Static_assert(sizeof(struct fserr_record) == 152, "fserr_record: fixed by version 1");
+_Static_assert(sizeof(struct fserr_record) == 160, "fserr_record: fixed by version 1");
 
 #endif

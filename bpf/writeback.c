@@ -6,7 +6,8 @@
 
 #define ERRSEQ_ERRNO 0xfffu /* MAX_ERRNO, the errno bits of an errseq_t (lib/errseq.c) */
 
-static __always_inline int writeback_error(void *ctx, struct address_space *mapping, s32 error)
+static __always_inline int writeback_error(void *ctx, struct address_space *mapping, s32 error,
+					   u64 failaddr)
 {
 	struct fserr_record record = {};
 	struct inode *inode = NULL;
@@ -14,6 +15,7 @@ static __always_inline int writeback_error(void *ctx, struct address_space *mapp
 	READ(inode, mapping->host);
 	fserr_set_inode(&record, inode);
 	record.error = error;
+	record.failaddr = failaddr;
 	if (record.magic == BDEVFS_MAGIC) {
 		/* metadata through the block device: its file system is that device's */
 		record.flags = FSERR_BLOCK_DEVICE;
@@ -26,7 +28,8 @@ static __always_inline int writeback_error(void *ctx, struct address_space *mapp
 
 int kprobe_filemap_set_wb_err(struct pt_regs *ctx)
 {
-	return writeback_error(ctx, (void *)PT_REGS_PARM1(ctx), (s32)PT_REGS_PARM2(ctx));
+	return writeback_error(ctx, (void *)PT_REGS_PARM1(ctx), (s32)PT_REGS_PARM2(ctx),
+			       caller_of(ctx));
 }
 
 /* The tracepoint's own argument is the previous errseq: read the new one. */
@@ -36,5 +39,5 @@ int tracepoint_filemap_set_wb_err(struct bpf_raw_tracepoint_args *ctx)
 	u32 errseq = 0;
 
 	READ(errseq, mapping->wb_err);
-	return writeback_error(ctx, mapping, -(s32)(errseq & ERRSEQ_ERRNO));
+	return writeback_error(ctx, mapping, -(s32)(errseq & ERRSEQ_ERRNO), 0);
 }

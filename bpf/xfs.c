@@ -46,6 +46,7 @@ static __always_inline int xfs_buffer_error(void *ctx, struct xfs_buf *bp, s32 e
 	record.error = error;
 	record.failaddr = failaddr;
 	record.block = xfs_buffer_block(bp);
+	record.length = xfs_buffer_length(bp);
 	xfs_set_buffer_type(&record, bp);
 	return fserr_emit(ctx, &record, probe);
 }
@@ -103,8 +104,8 @@ int kprobe_xfs_inode_verifier_error(struct pt_regs *ctx)
 	xfs_set_inode(&record, (void *)PT_REGS_PARM1(ctx));
 	record.error = (s32)PT_REGS_PARM2(ctx);
 	record.failaddr = PT_REGS_PARM6(ctx);
-	if (!record.failaddr) /* then the kernel takes the caller, at the top of the stack */
-		READ(record.failaddr, *(u64 *)PT_REGS_SP(ctx));
+	if (!record.failaddr) /* then the kernel takes the caller */
+		record.failaddr = caller_of(ctx);
 	bpf_probe_read_kernel_str(record.function, sizeof(record.function),
 				  (void *)PT_REGS_PARM3(ctx));
 	return fserr_emit(ctx, &record, FSERR_PROBE_XFS_INODE_VERIFIER);

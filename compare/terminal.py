@@ -11,6 +11,7 @@ from compare.cells import Judged, Outcome
 from fserr_bpf.closing import Closing
 
 _SHOWN = 4  # differences of one cell; the report has them all
+_SILENT = "∅"
 _WORDS = {
     Outcome.SAME: "same",
     Outcome.DIFFERENT: "DIFFERENT",
@@ -87,6 +88,12 @@ def reason(judged: Judged) -> str:
     return judged.reason
 
 
+def silent(judged: Judged) -> bool:
+    """Whether neither side sent an event; that the cause was real is in the kernel's log."""
+    cell = judged.cell
+    return judged.outcome is Outcome.SAME and not any(r.data for r in cell.real + cell.emulated)
+
+
 def table(judged: Sequence[Judged], stale: Sequence[str]) -> list[str]:
     """Scenarios by kernels, what is behind each cell that has no level, and the totals."""
     kernels = list(dict.fromkeys(j.cell.kernel for j in judged))
@@ -95,7 +102,7 @@ def table(judged: Sequence[Judged], stale: Sequence[str]) -> list[str]:
     releases = {j.cell.kernel: j.cell.release for j in judged if j.cell.release}
     rows = [["scenario", *(_heading(kernel, releases.get(kernel, "")) for kernel in kernels)]]
     rows += [
-        [scenario, *(label(cells[scenario, kernel]) for kernel in kernels)]
+        [scenario, *(_entry(cells[scenario, kernel]) for kernel in kernels)]
         for scenario in scenarios
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -103,7 +110,13 @@ def table(judged: Sequence[Judged], stale: Sequence[str]) -> list[str]:
         "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    return [*lines, "", *_reasons(judged), *stale, _totals(judged)]
+    if any(map(silent, judged)):
+        lines += ["", f"{_SILENT}: rightly silent on both sides"]
+    return [*lines, "", *_reasons(judged, len(scenarios)), *stale, _totals(judged)]
+
+
+def _entry(judged: Judged) -> str:
+    return f"{label(judged)} {_SILENT}" if silent(judged) else label(judged)
 
 
 def _heading(kernel: str, release: str) -> str:
@@ -112,15 +125,28 @@ def _heading(kernel: str, release: str) -> str:
     return kernel
 
 
-def _reasons(judged: Sequence[Judged]) -> list[str]:
+def _reasons(judged: Sequence[Judged], scenarios: int) -> list[str]:
     """What each cell without a level has to say; equal reasons share a line."""
-    shared: dict[str, list[str]] = {}
+    shared: dict[str, dict[str, list[str]]] = {}
     for one in judged:
+        said = [f"*: tolerated by {entry}" for entry in one.tolerated]
         if one.outcome is not Outcome.SAME:
-            shared.setdefault(f"{_WORDS[one.outcome]}: {reason(one)}", []).append(name(one))
-        for entry in one.tolerated:
-            shared.setdefault(f"*: tolerated by {entry}", []).append(name(one))
-    return [f"{why}: {', '.join(where)}" for why, where in shared.items()]
+            said.append(f"{_WORDS[one.outcome]}: {reason(one)}")
+        for why in said:
+            where = shared.setdefault(why, {})
+            where.setdefault(one.cell.scenario, []).append(one.cell.kernel)
+    return [f"{why}: {_places(where, scenarios)}" for why, where in shared.items()]
+
+
+def _places(where: dict[str, list[str]], scenarios: int) -> str:
+    """Scenarios by the kernels that they share."""
+    together: dict[str, list[str]] = {}
+    for scenario, kernels in where.items():
+        together.setdefault(", ".join(kernels), []).append(scenario)
+    return "; ".join(
+        f"{'all' if len(names) == scenarios > 1 else ', '.join(names)} on {kernels}"
+        for kernels, names in together.items()
+    )
 
 
 def _totals(judged: Sequence[Judged]) -> str:

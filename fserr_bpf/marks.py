@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
-from fserr_bpf.codec.handles import encode_handle
-from fserr_bpf.errors import FserrError
-from fserr_bpf.live.handles import check_markable, identify
+from fserr_bpf.codec.handles import HandleInode, encode_handle, inode_of
+from fserr_bpf.errors import FserrError, MarkError
+from fserr_bpf.live.handles import check_markable, handle_of, identify
 from fserr_bpf.live.mounts import MountTable, mounts_with, preferred_mounts, read_mounts
 from fserr_bpf.model.event import FileHandle, Fsid
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.uapi.record import Record
 
+_NEVER = 1 << 64
 FOLLOWED = ("ext4", "xfs", "btrfs", "f2fs")
 
 
 @dataclass(frozen=True, slots=True)
 class MarkedFilesystem:
-    """A marked superblock. ``dev`` is s_dev as the kernel stores it (20 minor bits).
+    """A superblock with marks on it. ``dev`` is s_dev as the kernel stores it (20 minor bits).
 
-    ``since_ns`` is CLOCK_MONOTONIC: reports from before the mark are not its own.
+    Times are CLOCK_MONOTONIC: reports from before a mark are not its own. ``since_ns`` is
+    that of the first mark, ``whole_ns`` that of the mark on the file system, None without
+    one, ``inodes`` has those of inode marks.
     """
 
     path: str
@@ -33,6 +36,14 @@ class MarkedFilesystem:
     device: str
     mount_point: str
     since_ns: int
+    whole_ns: int | None
+    inodes: Mapping[HandleInode, int] = field(default_factory=dict)
+
+    def hears(self, time_ns: int, inode: HandleInode | None) -> bool:
+        """Whether an error of ``inode``, None for the superblock, is for one of the marks."""
+        if self.whole_ns is not None and time_ns >= self.whole_ns:
+            return True
+        return inode is not None and self.inodes.get(inode, _NEVER) <= time_ns
 
     def handle(self, record: Record) -> FileHandle | None:
         """The handle of the record's inode, as exportfs would encode it."""
@@ -55,8 +66,8 @@ class MarkTable:
             self.follow(read_mounts())
         else:
             for mark in marks:
-                check_markable(mark.path)
-                self._add(mark.path)
+                check_markable(mark.path, whole=mark.whole)
+                self._add(mark.path, whole=mark.whole)
 
     def __iter__(self) -> Iterator[MarkedFilesystem]:
         return iter(self._by_dev.values())
@@ -75,7 +86,7 @@ class MarkTable:
     @property
     def newest_ns(self) -> int:
         """Since when the newest mark has been there (CLOCK_MONOTONIC), 0 without marks."""
-        return max((m.since_ns for m in self), default=0)
+        return max((t for m in self for t in (m.whole_ns or 0, *m.inodes.values())), default=0)
 
     def by_fsid(self, fsid: Fsid) -> MarkedFilesystem | None:
         """The first mark with this fsid (clones of an ext4 share one)."""
@@ -109,10 +120,14 @@ class MarkTable:
                 self.skipped[mount.mount_point] = str(error)
         return new
 
-    def _add(self, path: str) -> MarkedFilesystem:
-        since = time.monotonic_ns()
+    def _add(self, path: str, *, whole: bool = True) -> MarkedFilesystem:
+        now = time.monotonic_ns()
         identity = identify(path)
         dev = _dev(identity.dev)
+        earlier = self._by_dev.get(dev)
+        inodes = dict(earlier.inodes) if earlier else {}
+        if not whole:
+            inodes[inode_at(path)] = now
         preferred = preferred_mounts(read_mounts()).get(identity.dev, identity.mount)
         marked = MarkedFilesystem(
             path=path,
@@ -122,10 +137,25 @@ class MarkTable:
             fstype=identity.fstype,
             device=os.path.basename(preferred.source) or "{}:{}".format(*identity.dev),
             mount_point=preferred.mount_point,
-            since_ns=since,
+            since_ns=earlier.since_ns if earlier else now,
+            whole_ns=now if whole else earlier.whole_ns if earlier else None,
+            inodes=inodes,
         )
         self._by_dev[dev] = marked
         return marked
+
+
+def inode_in(record: Record) -> HandleInode:
+    """The inode of a record that has one, as its handle would say it."""
+    return HandleInode(record.ino, record.generation, record.subvolume)
+
+
+def inode_at(path: str) -> HandleInode:
+    """What its handle says of ``path``; MarkError if handles of the file system are not known."""
+    inode = inode_of(FileHandle(*handle_of(path)))
+    if inode is None:
+        raise MarkError(f"{path}: handles of this file system are not known", "mark all of it")
+    return inode
 
 
 def _dev(pair: tuple[int, int]) -> int:

@@ -15,20 +15,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
+from fserr_bpf import details
 from fserr_bpf.closing import Closing
 from fserr_bpf.codec import reader
 from fserr_bpf.codec.groupflags import GroupFlags
 from fserr_bpf.codec.handles import inode_of
 from fserr_bpf.codec.record import decode_record, runs
-from fserr_bpf.errors import FserrError
+from fserr_bpf.errors import FserrError, UsageError
 from fserr_bpf.kernelgroup import SOURCE, TRACES_KEPT, KernelGroup
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.fanotify import kernel_accepts_fs_error, max_queued_events
-from fserr_bpf.live.kallsyms import Kallsyms
+from fserr_bpf.live.kallsyms import Kallsyms, shows_addresses
 from fserr_bpf.live.mounts import MountTable, MountWatch
 from fserr_bpf.live.pidfd import open_pidfd
 from fserr_bpf.live.probes import EXT4_EMITTERS, wanted
-from fserr_bpf.marks import MarkedFilesystem, MarkTable
+from fserr_bpf.marks import MarkedFilesystem, MarkTable, inode_in
 from fserr_bpf.model.event import Event, FsErrorEvent, OverflowEvent
 from fserr_bpf.model.group import NotificationQueue
 from fserr_bpf.model.mark import Mark
@@ -71,6 +72,8 @@ class Monitor(Closing):
     ) -> None:
         self.stream = stream
         self._flags = GroupFlags.of(flags)
+        if (self._flags.detail or self._flags.location) and stream is not Stream.PROPOSED:
+            raise UsageError(f"the stream {stream} has no details", "ask for the stream proposed")
         with contextlib.ExitStack() as stack:
             self.marks = MarkTable(marks)
             self.armed = armed or stack.enter_context(Armed([stream], debug=debug))
@@ -88,6 +91,7 @@ class Monitor(Closing):
             self._ends_lost = self.armed.ring.lost()[Probe.SB_DELETE]
             self._ends_by_table = Probe.SB_DELETE not in self._sources
             self._missed_before = self.armed.missed()
+            self._addresses = shows_addresses()
             self._kallsyms = stack.enter_context(Kallsyms())
             self._kernel_group = self._open_kernel_group(stack)
             self._mounts = stack.enter_context(MountWatch())
@@ -214,11 +218,15 @@ class Monitor(Closing):
         if report is None:
             self._counts["not in stream"] += count
             return
+        if not marked.hears(record.time_ns, inode_in(record) if report.inode else None):
+            self._counts["not marked"] += count
+            return
         task = None if record.flags & _NO_TASK else (self._pid(record), record.task_start)
+        key = (task, details.apart(record, report, self._flags))
         make = partial(self._event, record, marked, report, wall)
-        self._queue.insert(marked.fsid, task, make)
+        self._queue.insert(marked.fsid, key, make)
         if count > 1:  # apart from the first, which may have been the last that fits
-            self._queue.insert(marked.fsid, task, make, count - 1)
+            self._queue.insert(marked.fsid, key, make, count - 1)
 
     def _event(
         self, record: Record, marked: MarkedFilesystem, report: Report, wall: int
@@ -231,6 +239,7 @@ class Monitor(Closing):
             pid=0 if record.flags & _NO_TASK else self._pid(record),
             fd=self._flags.fd,
             pidfd=self._flags.no_pidfd,
+            extra=tuple(details.records(record, report, self._flags, addresses=self._addresses)),
             origin=origin_of(record, marked, wall, self._sources[Probe(record.probe)]),
         )
 
@@ -255,7 +264,7 @@ class Monitor(Closing):
     def _resolve(self, event: FsErrorEvent) -> FsErrorEvent:
         """Name the function of a failaddr: on delivery, so never for what merged."""
         origin = event.origin
-        if not origin or not origin.failaddr:
+        if not origin or not origin.failaddr or origin.line:  # ext4 and btrfs name it themselves
             return event
         name = self._kallsyms.function(origin.failaddr)
         return event._replace(origin=origin._replace(function=name)) if name else event
@@ -275,7 +284,8 @@ class Monitor(Closing):
 
     def _take_kernel_event(self, group: KernelGroup, event: FsErrorEvent, wall: int) -> None:
         marked = self.marks.by_fsid(event.fsid)
-        if marked is None:
+        inode = inode_of(event.handle) if event.handle else None
+        if marked is None or not marked.hears(time.monotonic_ns(), inode):
             self._counts["not marked"] += event.error_count
             return
         trace = group.take_trace(marked.dev, event)
@@ -284,7 +294,7 @@ class Monitor(Closing):
             origin = origin_of(trace, marked, wall, source)
         else:
             origin = place(marked, time.time_ns(), SOURCE)
-        if event.handle and (inode := inode_of(event.handle)):
+        if inode:
             origin = origin._replace(ino=inode.ino, generation=inode.generation)
         error = event.error if self.stream is Stream.NATIVE else abs(event.error)
         self._queue.insert(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from fserr_bpf.model.stream import Stream
+from fserr_bpf.uapi.proposed import ErrorKind
 from fserr_bpf.uapi.record import Flag, Probe, Record
 
 EFSCORRUPTED = 117
@@ -33,6 +34,22 @@ class Report(NamedTuple):
 
 
 Rule = Callable[[Record], Report | None]
+
+
+def kind_of(record: Record, error: int) -> ErrorKind:
+    """What failed, for a detail record; ``error`` is that of the report."""
+    if abs(error) == ESHUTDOWN:
+        return ErrorKind.SHUTDOWN
+    if record.probe == Probe.WRITEBACK:
+        return ErrorKind.WRITEBACK
+    if record.probe == Probe.EXT4_STD_ERROR:
+        return ErrorKind.JOURNAL
+    return ErrorKind.METADATA
+
+
+def names_place(record: Record) -> bool:
+    """Whether ``function`` and ``line`` are a place that the file system names itself."""
+    return record.probe in _NAMES_PLACE and record.function[:1] != b"\0"
 
 
 def _as_passed(record: Record) -> Report:
@@ -90,6 +107,17 @@ _EXT4: tuple[int, ...] = (
     Probe.EXT4_ERROR_FILE,
     Probe.EXT4_STD_ERROR,
     Probe.EXT4_ABORT,
+)
+
+
+_NAMES_PLACE = frozenset(
+    {
+        *_EXT4,
+        Probe.XFS_BUF_IOERROR,
+        Probe.XFS_BUF_VERIFIER,
+        Probe.XFS_BUF_TRACE,
+        Probe.XFS_INODE_VERIFIER,
+    }
 )
 
 

@@ -149,9 +149,7 @@ def _column(kernel: str, judged: Sequence[Judged]) -> Column:
 
 def _mark(number: int, judged: Judged) -> Mark:
     outcome = judged.outcome
-    empty = outcome is Outcome.SAME and not any(
-        read.data for read in (*judged.cell.real, *judged.cell.emulated)
-    )
+    empty = terminal.silent(judged)
     return Mark(f"cell-{number}", outcome, SIGNS[outcome], terminal.label(judged), empty)
 
 

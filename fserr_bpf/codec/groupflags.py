@@ -18,6 +18,7 @@ from fserr_bpf.uapi.fanotify import (
     FAN_REPORT_TARGET_FID,
     FAN_REPORT_TID,
 )
+from fserr_bpf.uapi.proposed import FAN_REPORT_DETAILED_ERROR, FAN_REPORT_ERROR_LOCATION
 
 # FAN_FS_ERROR names no directory: these are accepted and change nothing.
 _WITHOUT_EFFECT = FAN_REPORT_FID | FAN_REPORT_DIR_FID | FAN_REPORT_NAME | FAN_REPORT_TARGET_FID
@@ -28,25 +29,32 @@ class GroupFlags(NamedTuple):
 
     ``pidfd``: events have a record PIDFD. ``numbers``: fd and pidfd carry a negative
     errno instead of FAN_NOFD, FAN_NOPIDFD and FAN_EPIDFD (``copy_event_to_user()``).
+    ``detail`` and ``location``: the records of the proposal; with either of them only
+    reports of one kind and failaddr merge.
     """
 
     thread: bool = False
     pidfd: bool = False
     numbers: bool = False
+    detail: bool = False
+    location: bool = False
 
     @classmethod
     def of(cls, flags: int) -> GroupFlags:
         """Read ``flags``; UsageError for those that are not emulated."""
         known = FAN_REPORT_TID | FAN_REPORT_PIDFD | FAN_REPORT_FD_ERROR | _WITHOUT_EFFECT
+        known |= FAN_REPORT_DETAILED_ERROR | FAN_REPORT_ERROR_LOCATION
         if unknown := flags & ~known:
             raise UsageError(
                 f"fanotify_init flags {unknown:#x} are not emulated",
-                "FAN_REPORT_TID, PIDFD, FD_ERROR and those of directories are",
+                "FAN_REPORT_TID, PIDFD, FD_ERROR, DETAILED_ERROR, ERROR_LOCATION are",
             )
         made = cls(
             thread=bool(flags & FAN_REPORT_TID),
             pidfd=bool(flags & FAN_REPORT_PIDFD),
             numbers=bool(flags & FAN_REPORT_FD_ERROR),
+            detail=bool(flags & FAN_REPORT_DETAILED_ERROR),
+            location=bool(flags & FAN_REPORT_ERROR_LOCATION),
         )
         if made.thread and made.pidfd:  # Linux 7.2 and later give pidfds of threads
             raise UsageError("FAN_REPORT_TID excludes FAN_REPORT_PIDFD", "ask for one of them")

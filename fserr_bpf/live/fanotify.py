@@ -16,6 +16,7 @@ from fserr_bpf.uapi.fanotify import (
     FAN_FS_ERROR,
     FAN_MARK_ADD,
     FAN_MARK_FILESYSTEM,
+    FAN_MARK_INODE,
     FAN_MARK_REMOVE,
     FAN_NONBLOCK,
     FAN_REPORT_FID,
@@ -104,6 +105,13 @@ class FanotifyGroup(Closing):
         """
         self._mark(FAN_MARK_ADD, path, mask)
 
+    def mark_inode(self, path: str, mask: int = FAN_FS_ERROR) -> None:
+        """Ask for ``mask`` of ``path`` alone; no upstream kernel takes FAN_FS_ERROR there.
+
+        Raises MarkError or PrivilegeError; the errno is in its ``__cause__``.
+        """
+        self._mark(FAN_MARK_ADD, path, mask, FAN_MARK_INODE)
+
     def unmark(self, path: str, mask: int = FAN_FS_ERROR) -> None:
         """Take ``mask`` off the file system mark again; queued events stay readable.
 
@@ -111,9 +119,9 @@ class FanotifyGroup(Closing):
         """
         self._mark(FAN_MARK_REMOVE, path, mask)
 
-    def _mark(self, action: int, path: str, mask: int) -> None:
+    def _mark(self, action: int, path: str, mask: int, kind: int = FAN_MARK_FILESYSTEM) -> None:
         try:
-            syscalls.fanotify_mark(self._fd, action | FAN_MARK_FILESYSTEM, mask, path)
+            syscalls.fanotify_mark(self._fd, action | kind, mask, path)
         except OSError as error:
             if action == FAN_MARK_REMOVE and error.errno == errno.ENOENT:
                 raise MarkError(

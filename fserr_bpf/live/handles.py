@@ -54,14 +54,16 @@ class FilesystemIdentity(NamedTuple):
         return self.mount.fstype
 
 
-def check_markable(path: str) -> None:
+def check_markable(path: str, *, whole: bool = True) -> None:
     """Let the kernel judge: set a mark for a moment, on a group of its own.
+
+    On the file system of ``path``, or unless ``whole`` on its inode.
 
     Raises MarkError as ``fanotify_mark(2)`` would fail, PrivilegeError without
     CAP_SYS_ADMIN.
     """
     with FanotifyGroup() as group:
-        group.mark(path, _FAN_DELETE_SELF)
+        (group.mark if whole else group.mark_inode)(path, _FAN_DELETE_SELF)
 
 
 def identify(path: str) -> FilesystemIdentity:
@@ -76,6 +78,15 @@ def identify(path: str) -> FilesystemIdentity:
     except OSError as error:
         raise MarkError(f"{path}: {error.strerror}", "mark it while it is mounted") from error
     return FilesystemIdentity(path, mount, statfs.f_fsid, statfs.f_type, form)
+
+
+def handle_of(path: str) -> tuple[int, bytes]:
+    """Type and bytes of the handle of ``path``; MarkError if it cannot be had."""
+    try:
+        handle = syscalls.name_to_handle_at(path)
+    except OSError as error:
+        raise MarkError(f"{path}: {error.strerror}", "mark it while it is mounted") from error
+    return handle.handle_type, handle.f_handle
 
 
 def _handle_form(path: str) -> int | None:

@@ -7,11 +7,26 @@ pass over the file, its answer is kept.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import BinaryIO
 
 from fserr_bpf.closing import Closing
 
 KALLSYMS = "/proc/kallsyms"
+_KPTR_RESTRICT = Path("/proc/sys/kernel/kptr_restrict")
+_CAP_SYSLOG = 34
+
+
+def shows_addresses() -> bool:
+    """Whether the kernel shows its addresses to this process, as ``kallsyms_show_value()``.
+
+    kernel.kptr_restrict is 2, or it is 1 or 0 and CAP_SYSLOG is missing: then not.
+    """
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
+    capable = bool(found and int(found[1], 16) & 1 << _CAP_SYSLOG)
+    return capable and int(_KPTR_RESTRICT.read_text()) < 2
 
 
 class Kallsyms(Closing):

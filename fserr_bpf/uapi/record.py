@@ -64,6 +64,7 @@ class Record(NamedTuple):
     line: int
     subvolume: int
     block: int
+    length: int
     failaddr: int
     tgid: int
     tid: int
@@ -77,4 +78,4 @@ FSERR_MARKS_ALL = 0xFFFFFFFF
 # struct fserr_marks: count, then the devices
 MARKS = Struct(f"<I{FSERR_MARKS_MAX}I")
 
-RECORD = Struct("<BBHIQIIIiQIIQQQIIQ16s48s")
+RECORD = Struct("<BBHIQIIIiQIIQQQQIIQ16s48s")

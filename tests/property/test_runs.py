@@ -31,6 +31,7 @@ _RECORDS = st.builds(
     line=st.just(0),
     subvolume=st.just(0),
     block=st.just(0),
+    length=st.just(0),
     failaddr=st.just(0),
     tgid=st.sampled_from((100, 101)),
     tid=st.just(100),

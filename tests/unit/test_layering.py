@@ -25,14 +25,15 @@ RULE: dict[str, tuple[str, ...]] = {
     "model": ("errors",),
     "codec": ("errors", "uapi", "model"),
     "streams": ("uapi", "model"),
+    "details": ("uapi", "model", "codec", "streams"),
     "live": ("errors", "closing", "uapi", "model"),
     "outputs": ("errors", "closing", "uapi", "model", "codec"),
     "marks": ("errors", "uapi", "model", "codec", "live"),
     "origin": ("uapi", "model", "marks"),
     "kernelgroup": ("errors", "closing", "uapi", "model", "codec", "live", "marks"),
     "monitor": (
-        *("errors", "closing", "uapi", "statistics", "model", "codec", "streams", "live"),
-        *("marks", "origin", "kernelgroup"),
+        *("errors", "closing", "uapi", "statistics", "model", "codec", "streams", "details"),
+        *("live", "marks", "origin", "kernelgroup"),
     ),
     "fserr_bpf": ("model", "monitor"),
     "compare": (

@@ -12,10 +12,10 @@ from fserr_bpf.uapi.record import Flag, Probe, Record
 
 # offsets and values by hand from bpf/fserr.h
 DATA = (
-    struct.pack("<BBHIQ", 1, 2, 152, 1, 123456789)
+    struct.pack("<BBHIQ", 1, 2, 160, 1, 123456789)
     + struct.pack("<IIIi", 254 << 20 | 3, 0xEF53, 0x10000, -5)
     + struct.pack("<QII", 14, 0x612EB5AC, 5021)
-    + struct.pack("<QQQ", 5, 77, 0xFFFFFFFFC0A01234)
+    + struct.pack("<QQQQ", 5, 77, 4096, 0xFFFFFFFFC0A01234)
     + struct.pack("<IIQ", 6498, 6499, 42)
     + b"cat".ljust(16, b"\0")
     + b"ext4_iget".ljust(48, b"\0")
@@ -23,7 +23,7 @@ DATA = (
 RECORD = Record(
     version=1,
     probe=Probe.EXT4_ERROR_INODE,
-    size=152,
+    size=160,
     flags=Flag.HAS_INODE,
     time_ns=123456789,
     dev=254 << 20 | 3,
@@ -35,6 +35,7 @@ RECORD = Record(
     line=5021,
     subvolume=5,
     block=77,
+    length=4096,
     failaddr=0xFFFFFFFFC0A01234,
     tgid=6498,
     tid=6499,
@@ -45,7 +46,7 @@ RECORD = Record(
 
 
 def test_both_ways() -> None:
-    assert len(DATA) == 152
+    assert len(DATA) == 160
     assert decode_record(DATA) == RECORD
     assert encode_record(RECORD) == DATA
 
@@ -53,11 +54,11 @@ def test_both_ways() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "0 bytes, not 152"),
-        (DATA[:-1], "151 bytes, not 152"),
-        (DATA + b"\0", "153 bytes, not 152"),
+        (b"", "0 bytes, not 160"),
+        (DATA[:-1], "159 bytes, not 160"),
+        (DATA + b"\0", "161 bytes, not 160"),
         (b"\2" + DATA[1:], "version at byte 0 is 2, not 1"),
-        (DATA[:2] + b"\x99\0" + DATA[4:], "size at byte 2 is 153, not 152"),
+        (DATA[:2] + b"\x99\0" + DATA[4:], "size at byte 2 is 153, not 160"),
     ],
 )
 def test_refused(data: bytes, reason: str) -> None:
