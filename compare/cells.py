@@ -49,7 +49,8 @@ class Cell(NamedTuple):
     ``basis`` is "probes", or "kernel group" where the emulated ext4 events are the
     kernel's own and only queue and codec are compared. ``trouble`` is a reason for
     BROKEN, ``not_run`` one for NOT_RUN; at most one of them is set. ``machine`` says that
-    the reason lies in this machine (a missing tool) and not in the kernel.
+    the reason lies in this machine (a missing tool) and not in the kernel; ``patched`` that
+    the kernel has the series of ``kernel-patch/``.
     """
 
     kernel: str
@@ -67,6 +68,7 @@ class Cell(NamedTuple):
     trouble: str = ""
     not_run: str = ""
     machine: bool = False
+    patched: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; bytes are hexadecimal."""

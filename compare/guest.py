@@ -79,7 +79,8 @@ def cells(
     """
     release = os.uname().release
     version = profiles.version_of(release)
-    blank = Cell(kernel, release, scenario="", stream=str(stream or ""))
+    patched = needs.is_patched()
+    blank = Cell(kernel, release, scenario="", stream=str(stream or ""), patched=patched)
 
     def none(reason: str, *, machine: bool) -> Iterator[Cell]:
         return (blank._replace(scenario=s.name, not_run=reason, machine=machine) for s in chosen)
@@ -88,7 +89,7 @@ def cells(
         if not kernel_accepts_fs_error():
             yield from none("this kernel refuses the mark: it has no FAN_FS_ERROR", machine=False)
             return
-        profile = profiles.profile(version, stream)
+        profile = profiles.profile(version, stream, patched=patched)
         blank = blank._replace(stream=str(profile.stream))
         if profile.level is None:
             yield from none(profile.reason, machine=False)
@@ -97,7 +98,16 @@ def cells(
             _load_modules()
             armed = stack.enter_context(Armed([profile.stream]))
             canary = Canary(stack) if profile.deferred else None
-            house = House(armed, profile.stream, version, profile.level, canary, _PATIENCE, outside)
+            house = House(
+                armed=armed,
+                stream=profile.stream,
+                sent=profiles.sent(version, patched=patched),
+                version=version,
+                promised=profile.level,
+                canary=canary,
+                timeout=_PATIENCE,
+                outside=outside,
+            )
             for scenario in chosen:
                 yield _cell(scenario, house, blank._replace(scenario=scenario.name))
     except (PrivilegeError, KernelError, BccError, AttachError) as error:

@@ -18,7 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from compare import bzimage, kernels, packages, vm
+from compare import packages, vm
+from compare.bootable import bootable
 from compare.cells import Cell
 from compare.kernels import Kernel
 from compare.packages import Image
@@ -46,15 +47,8 @@ class Order(NamedTuple):
 
 
 def target(name: str, modules: Path | None = None) -> Target:
-    """The running kernel ("here"), one of the lab, or a bzImage by its path (with a slash).
-
-    Raises LabError for a kernel that is not known or a file that is no kernel.
-    """
-    if name == HERE:
-        return Target(name, None)
-    if "/" in name:
-        return Target(name, bzimage.own_image(Path(name), modules))
-    return Target(name, kernels.find(name))
+    """The running kernel ("here"), or what `compare.bootable` says; raises what that does."""
+    return Target(name, None if name == HERE else bootable(name, modules))
 
 
 def run(

@@ -65,7 +65,8 @@ def verdict(judged: Sequence[Judged], stale: Sequence[str] = ()) -> int:
 
 def _promised(cell: Cell) -> Level | None:
     try:
-        return profile(version_of(cell.release), Stream(cell.stream)).level
+        version = version_of(cell.release)
+        return profile(version, Stream(cell.stream), patched=cell.patched).level
     except ValueError:  # a cell that never saw its kernel has neither
         return None
 

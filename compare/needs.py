@@ -21,10 +21,12 @@ from fserr_bpf.uapi.fanotify import (
     FAN_REPORT_PIDFD,
     FAN_REPORT_TARGET_FID,
 )
+from fserr_bpf.uapi.proposed import FAN_REPORT_DETAILED_ERROR, FAN_REPORT_ERROR_LOCATION
 
 _FLAGS = {
     Need.PIDFD: FAN_REPORT_PIDFD,
     Need.FD_ERROR: FAN_REPORT_FD_ERROR,
+    Need.PATCHED: FAN_REPORT_DETAILED_ERROR | FAN_REPORT_ERROR_LOCATION,
     Need.TARGET_FID: FAN_REPORT_DIR_FID | FAN_REPORT_NAME | FAN_REPORT_TARGET_FID,
 }
 # Of the Debian packages e2fsprogs, xfsprogs, btrfs-progs, dmsetup and util-linux.
@@ -33,6 +35,7 @@ _TOOLS = {
     "xfs": ("mkfs.xfs", "xfs_db", "xfs_io"),
     "generic": ("mkfs.ext4", "mkfs.xfs", "xfs_io"),
     "fanotify": ("mkfs.ext4", "debugfs", "unshare"),
+    "proposed": ("mkfs.ext4", "debugfs", "mkfs.xfs", "xfs_db", "xfs_io"),
 }
 
 
@@ -53,6 +56,11 @@ def lack(scenario: Scenario, armed: Armed) -> Lack | None:
         if found:
             return found
     return None
+
+
+def is_patched() -> bool:
+    """Whether this kernel has the series of ``kernel-patch/``."""
+    return _refused(FAN_REPORT_DETAILED_ERROR, "") is None
 
 
 def _missing(tool: str) -> bool:

@@ -70,16 +70,19 @@ def ensure(kernel: Kernel, *, refresh: bool = False) -> Image:
 
 
 def check(entry: Path) -> tuple[Image | None, str]:
-    """The image in the cache folder ``entry``, or None and what is wrong with it."""
+    """The image in the cache folder ``entry``, or None and what is wrong with it.
+
+    One that ``make kernel`` built (``key`` in its record) has no modules.
+    """
     if not entry.exists():
         return None, ABSENT
     try:
         record = json.loads((entry / "image.json").read_text())
-        modules = entry / "lib/modules" / record["release"]
+        modules = None if "key" in record else entry / "lib/modules" / record["release"]
         image = Image(entry / "vmlinuz", modules, record["release"])
         if sha256(image.vmlinuz) != record["vmlinuz"]:
             return None, "checksum of vmlinuz"
-        if (modules / "modules.dep").stat().st_size == 0:
+        if modules and (modules / "modules.dep").stat().st_size == 0:
             return None, "empty modules.dep"
     except FileNotFoundError as error:
         return None, f"no {Path(error.filename).name}"

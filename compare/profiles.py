@@ -2,7 +2,8 @@
 
 Up to 6.19 the reporter itself queues the event: everything is determined, and the bytes
 must be equal. Since 7.0 workers deliver (``fs/fserror.c``): which worker it is, and so
-the pid and what merges, is left to chance.
+the pid and what merges, is left to chance. The patch series of this project defers too, but
+in one queue and with the pid of the reporter: all is determined again.
 """
 
 from __future__ import annotations
@@ -28,17 +29,24 @@ class Profile(NamedTuple):
     reason: str = ""
 
 
-def profile(version: tuple[int, int], stream: Stream | None) -> Profile:
+def sent(version: tuple[int, int], *, patched: bool) -> Stream:
+    """The stream that a kernel sends; ``patched`` is one with the series in ``kernel-patch/``."""
+    if patched:
+        return Stream.PROPOSED
+    return Stream.FSERROR if version >= FROM_WORKERS else Stream.NATIVE
+
+
+def profile(version: tuple[int, int], stream: Stream | None, *, patched: bool = False) -> Profile:
     """The profile of a kernel; ``stream`` None takes the one that it sends.
 
-    `Stream.NATIVE` is what a kernel sends, so every kernel can be compared with it.
+    `Stream.NATIVE` is what a stock kernel sends, so each can be compared with it.
     """
-    deferred = version >= FROM_WORKERS
-    sent = Stream.FSERROR if deferred else Stream.NATIVE
-    if stream in (None, sent, Stream.NATIVE):
-        return Profile(stream or sent, Level.L2 if deferred else Level.L0, deferred)
-    reason = f"this kernel sends the stream {sent}, so there is nothing to compare {stream} with"
-    return Profile(stream, None, deferred, reason)
+    sends = sent(version, patched=patched)
+    if stream in (None, sends) or (stream is Stream.NATIVE and not patched):
+        level = Level.L2 if sends is Stream.FSERROR else Level.L0
+        return Profile(stream or sends, level, deferred=sends is not Stream.NATIVE)
+    reason = f"this kernel sends the stream {sends}, so there is nothing to compare {stream} with"
+    return Profile(stream, None, deferred=False, reason=reason)
 
 
 def version_of(release: str) -> tuple[int, int]:

@@ -6,7 +6,7 @@ into the ring or the queue.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from compare.faults.fault import Caused, Expected, Fault
 from compare.scratch import Scratch
+from fserr_bpf.model.stream import Stream
 
 
 class Need(StrEnum):
@@ -26,6 +27,7 @@ class Need(StrEnum):
     PIDFD = "FAN_REPORT_PIDFD"
     FD_ERROR = "FAN_REPORT_FD_ERROR"
     TARGET_FID = "FAN_REPORT_TARGET_FID"
+    PATCHED = "FAN_REPORT_DETAILED_ERROR"  # our patch series, then
 
 
 class Stage(Protocol):
@@ -43,11 +45,18 @@ class Stage(Protocol):
     def enter(self, context: AbstractContextManager[Any]) -> Any:
         """Enter a context that ends before the file systems made so far do."""
 
-    def watch(self, *marked: Scratch, flags: int = 0, max_events: int | None = None) -> None:
-        """Open both groups with file system marks on ``marked``; at most once.
+    def watch(
+        self,
+        *marked: Scratch,
+        inodes: Sequence[str] = (),
+        flags: int = 0,
+        max_events: int | None = None,
+    ) -> None:
+        """Open both groups; at most once.
 
-        ``flags`` are added to FAN_CLASS_NOTIF | FAN_REPORT_FID; ``max_events`` is the
-        queue's length, None for the kernel's default.
+        With file system marks on ``marked`` and inode marks on the paths ``inodes``.
+        ``flags`` are added to FAN_CLASS_NOTIF | FAN_REPORT_FID; ``max_events`` is the queue's
+        length, None for the kernel's default.
         """
 
     def caused(self, caused: Caused) -> Caused:
@@ -67,17 +76,20 @@ class Stage(Protocol):
 
 
 Version = tuple[int, int]
+Expectation = Callable[[Stream, Version], frozenset[Expected]]
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """``name`` is unique and matches [a-z0-9_]+; ``area`` is ext4, xfs, generic or fanotify.
+    """``name`` is unique and matches [a-z0-9_]+; ``area`` is ext4, xfs, generic,
+    fanotify or proposed.
 
-    ``expected(version)`` are the errors (positive numbers) that a kernel of this version
-    sends: each must be in both streams, which may have more unless it is empty, when
-    neither may have any. ``evidence`` is a regular expression for a message that the
-    kernel must have logged meanwhile, ``{dev}`` standing for the names of the scratch
-    devices: without it the cause was none. "" where the kernel says nothing.
+    ``expected(sent, version)`` are the errors (positive numbers) that a kernel of this
+    version sends whose own stream is ``sent``: each must be in both streams, which may have
+    more unless it is empty, when neither may have any. ``evidence`` is a regular expression
+    for a message that the kernel must have logged meanwhile, ``{dev}`` standing for the
+    names of the scratch devices: without it the cause was none. "" where the kernel says
+    nothing.
     ``namespace`` plays it in a pid namespace of its own, in which both groups and their
     readers live.
     """
@@ -86,28 +98,39 @@ class Scenario:
     area: str
     summary: str
     play: Callable[[Stage], None]
-    expected: Callable[[Version], frozenset[Expected]]
+    expected: Expectation
     evidence: str = ""
     needs: frozenset[Need] = frozenset()
     namespace: bool = False
 
 
-def always(*errors: Expected) -> Callable[[Version], frozenset[Expected]]:
-    """Every kernel that knows FAN_FS_ERROR sends these."""
-    return lambda _version: frozenset(errors)
+def always(*errors: Expected) -> Expectation:
+    """Every kernel sends these."""
+    return lambda _sent, _version: frozenset(errors)
 
 
-def since_7(*errors: Expected) -> Callable[[Version], frozenset[Expected]]:
-    """Linux 7.0 sends these, nobody before it."""
-    return lambda version: frozenset(errors) if version >= (7, 0) else frozenset()
+def by_stream(
+    native: Iterable[Expected] = (),
+    fserror: Iterable[Expected] = (),
+    proposed: Iterable[Expected] = (),
+) -> Expectation:
+    """What a kernel sends whose own stream is the one of this name."""
+    errors = {
+        Stream.NATIVE: frozenset(native),
+        Stream.FSERROR: frozenset(fserror),
+        Stream.PROPOSED: frozenset(proposed),
+    }
+    return lambda sent, _version: errors[sent]
 
 
-def of_fault(fault: Fault) -> Callable[[Version], frozenset[Expected]]:
+def of_fault(fault: Fault) -> Expectation:
     """What the table of faults says."""
     since = fault.native_since
-    if since is None:
-        return always()
-    return always(*fault.expected) if since <= (5, 16) else since_7(*fault.expected)
+    return by_stream(
+        native=fault.expected if since and since <= (5, 16) else (),
+        fserror=fault.expected if since else (),
+        proposed=fault.expected_of_proposed(),
+    )
 
 
 def fault_scenario(fault: Fault) -> Scenario:

@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from compare.cells import Read
-from compare.scratch import Scratch
 from fserr_bpf.closing import Closing
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.fanotify import FanotifyGroup
@@ -37,29 +36,28 @@ class Sides(Closing):
         self,
         armed: Armed,
         stream: Stream,
-        marked: Sequence[Scratch],
+        marks: Sequence[Mark],
         *,
         flags: int,
         max_events: int | None,
     ) -> None:
         self.real: list[Read] = []
         self.emulated: list[Read] = []
-        paths = [str(fs.mount_point) for fs in marked]
         limit = KERNEL_LIMIT if max_events is None else max_events
         with ExitStack() as stack:
             with _queue_limit(max_events):  # a group takes it over when it is made
                 self._group = stack.enter_context(FanotifyGroup(flags))
             self.monitor = stack.enter_context(
                 Monitor(
-                    map(Mark.filesystem, paths),
+                    marks,
                     stream,
                     max_events=limit,
                     flags=flags,
                     armed=armed,
                 )
             )
-            for path in paths:
-                self._group.mark(path)
+            for mark in marks:
+                (self._group.mark if mark.whole else self._group.mark_inode)(mark.path)
             self._closing = stack.pop_all()
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ from fserr_bpf.errors import FserrError, LabError
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.fanotify import FanotifyGroup
 from fserr_bpf.model.event import FsErrorEvent
+from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
 
 _DELIVERY_TIMEOUT = 30.0  # seconds for the canary
@@ -59,11 +60,13 @@ class House(NamedTuple):
     """What all scenarios of one run share.
 
     ``timeout`` is for what comes late, in seconds; a play may take ten times as long.
-    ``outside`` leads to a process outside of this pid namespace.
+    ``sent`` is the stream that the kernel itself sends. ``outside`` leads to a process
+    outside of this pid namespace.
     """
 
     armed: Armed
     stream: Stream
+    sent: Stream
     version: Version
     promised: Level
     canary: Canary | None
@@ -92,11 +95,19 @@ class PlayedStage:
         """Enter a context that ends before the file systems made so far do."""
         return self._file_systems.enter_context(context)
 
-    def watch(self, *marked: Scratch, flags: int = 0, max_events: int | None = None) -> None:
+    def watch(
+        self,
+        *marked: Scratch,
+        inodes: Sequence[str] = (),
+        flags: int = 0,
+        max_events: int | None = None,
+    ) -> None:
         """Open both groups with the same marks."""
         assert self.sides is None, "a scenario watches once"
         house = self._house
-        sides = Sides(house.armed, house.stream, marked, flags=flags, max_events=max_events)
+        marks = [Mark.filesystem(str(fs.mount_point)) for fs in marked]
+        marks += map(Mark.inode, inodes)
+        sides = Sides(house.armed, house.stream, marks, flags=flags, max_events=max_events)
         self.sides = self._file_systems.enter_context(sides)
 
     def caused(self, caused: Caused) -> Caused:
@@ -172,7 +183,7 @@ def play(scenario: Scenario, house: House, cell: Cell) -> Cell:
     Never raises FserrError, OSError or AssertionError: these are trouble of the cell.
     """
     begin = time.monotonic()
-    expected = scenario.expected(house.version)
+    expected = scenario.expected(house.sent, house.version)
     trouble = ""
     stage: PlayedStage | None = None
     with kernellog.KernelLog() as log:

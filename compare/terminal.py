@@ -97,7 +97,10 @@ def silent(judged: Judged) -> bool:
 def table(judged: Sequence[Judged], stale: Sequence[str]) -> list[str]:
     """Scenarios by kernels, what is behind each cell that has no level, and the totals."""
     kernels = list(dict.fromkeys(j.cell.kernel for j in judged))
-    scenarios = list(dict.fromkeys(j.cell.scenario for j in judged))
+    every = list(dict.fromkeys(j.cell.scenario for j in judged))
+    # what nobody could run is in the reasons only
+    ran = {j.cell.scenario for j in judged if j.outcome is not Outcome.NOT_RUN}
+    scenarios = [scenario for scenario in every if scenario in ran]
     cells = {(j.cell.scenario, j.cell.kernel): j for j in judged}
     releases = {j.cell.kernel: j.cell.release for j in judged if j.cell.release}
     rows = [["scenario", *(_heading(kernel, releases.get(kernel, "")) for kernel in kernels)]]
@@ -112,7 +115,7 @@ def table(judged: Sequence[Judged], stale: Sequence[str]) -> list[str]:
     ]
     if any(map(silent, judged)):
         lines += ["", f"{_SILENT}: rightly silent on both sides"]
-    return [*lines, "", *_reasons(judged, len(scenarios)), *stale, _totals(judged)]
+    return [*lines, "", *_reasons(judged, len(every)), *stale, _totals(judged)]
 
 
 def _entry(judged: Judged) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from compare.faults.fault import Expected
 from compare.mapper import DeviceFault, mapped
-from compare.scenario import Need, Scenario, Stage, always
+from compare.scenario import Need, Scenario, Stage, by_stream
 
 
 def device_scenario(fault: DeviceFault, evidence: str, *errors: Expected) -> Scenario:
-    """Mount through device-mapper, watch, fail; every kernel sends ``errors``.
+    """Mount through device-mapper, watch, fail; every stock kernel sends ``errors``.
 
     ``evidence`` names the device as ``dm-\\d+``.
     """
@@ -25,7 +25,7 @@ def device_scenario(fault: DeviceFault, evidence: str, *errors: Expected) -> Sce
         area=fault.fstype,
         summary=fault.summary,
         play=play,
-        expected=always(*errors),
+        expected=by_stream(errors, errors, fault.proposed),
         evidence=evidence,
         needs=frozenset({Need.DEVICE_MAPPER}),
     )

@@ -6,6 +6,7 @@ from compare.faults import ext4
 from compare.faults.fault import EFSCORRUPTED, Expected
 from compare.scenario import Scenario, Stage, Version, always
 from compare.scratch import Scratch
+from fserr_bpf.model.stream import Stream
 
 _BY_NAME = {fault.name: fault for fault in ext4.FAULTS}
 _TRIGGER = _BY_NAME["ext4_trigger"]
@@ -34,7 +35,7 @@ def _silent_first(stage: Stage) -> None:
     stage.caused(_TRIGGER.cause(fs))
 
 
-def _after_silence(version: Version) -> frozenset[Expected]:
+def _after_silence(_sent: Stream, version: Version) -> frozenset[Expected]:
     return frozenset() if version >= _GATE_CLOSES else frozenset({_SUPERBLOCK})
 
 

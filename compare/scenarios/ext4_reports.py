@@ -69,7 +69,8 @@ def _with_a_free_inode(stage: Stage) -> tuple[Scratch, Path, int]:
 def _cache_only(fs: Scratch, directory: Path) -> None:
     """Cache the inode and the data of ``directory``, and no inodes beside it."""
     Path(f"/sys/fs/ext4/{fs.device_name}/inode_readahead_blks").write_text("0")
-    list(directory.iterdir())
+    # Linux 5.10 forgets what it knows of a device that shrinks, unless the journal holds it.
+    (directory / "file0").rename(directory / "renamed")
 
 
 def _mkdir(directory: Path) -> Caused:
@@ -165,6 +166,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         summary="makes directories after the journal was aborted, as it cannot be written",
         play=_journal_abort,
         expected=always(Expected(errno.EIO, "sb")),
-        evidence=r"EXT4-fs error \(device {dev}\): .* comm mkdir: Detected aborted journal",
+        evidence=r"EXT4-fs error \(device {dev}\): ext4_journal_check_start:\d+: .*Detected aborted",
     ),
 )

@@ -19,7 +19,7 @@ from compare.faults.cutting import (
 )
 from compare.faults.fault import Expected, run_child
 from compare.faults.fulldisk import NO_SPACE, full, small_disk
-from compare.scenario import Need, Scenario, Stage, always, since_7
+from compare.scenario import Need, Scenario, Stage, by_stream
 from compare.scratch import Scratch
 from fserr_bpf.errors import LabError
 
@@ -122,13 +122,16 @@ def _scenario(fstype: str, transfer: _Transfer) -> Scenario:
         if not re.search(transfer.said, caused.stderr):
             raise LabError(f"{transfer.name} of {fstype} did not fail as it should")
 
-    reported = fstype in transfer.reported
+    errors = (Expected(transfer.error, "inode"),)
     return Scenario(
         name=f"{fstype}_{transfer.name}",
         area="generic",
         summary=transfer.summary,
         play=play,
-        expected=since_7(Expected(transfer.error, "inode")) if reported else always(),
+        expected=by_stream(
+            fserror=errors if fstype in transfer.reported else (),
+            proposed=errors if "writeback" in transfer.name else (),
+        ),
         evidence=transfer.evidence[fstype],
         needs=frozenset({Need.BTRFS} if fstype == "btrfs" else {}),
     )

@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 
 from fserr_bpf import __version__
-from fserr_bpf.errors import BccError, FserrError, KernelError, PrivilegeError, UsageError
+from fserr_bpf.errors import BccError, FserrError, KernelError, PrivilegeError
 from fserr_bpf.model.stream import Stream
 
 _TIMEOUT = 1800.0  # seconds for one kernel: emulated machines are slow
@@ -90,8 +90,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from compare import command, offline  # noqa: PLC0415
 
-    if arguments.modules and not any("/" in name for name in arguments.kernel or ()):
-        raise UsageError("--modules is for a bzImage", "give its path with --kernel")
     if arguments.offline:
         return offline.main(*arguments.offline, colour=sys.stdout.isatty())
     if arguments.list:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fserr_bpf.errors import UsageError
-
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``lab list``, ``lab fetch`` and ``lab run`` to the command line."""
@@ -51,12 +49,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def list_kernels(_arguments: argparse.Namespace) -> int:
     """Print a table: name, release in the cache or why there is none, reason."""
     from compare import kernels, packages  # noqa: PLC0415
+    from compare.bootable import PATCHED  # noqa: PLC0415
 
     rows = []
     for kernel in kernels.KERNELS:
         image, why = packages.check(packages.cache_folder() / "kernels" / kernel.name)
         missing = "not fetched" if why == packages.ABSENT else f"damaged: {why}"
         rows.append((kernel.name, image.release if image else missing, kernel.reason))
+    image, _ = packages.check(packages.cache_folder() / "kernels" / PATCHED)
+    release = image.release if image else "not built"
+    rows.append((PATCHED, release, "the series of kernel-patch/ on 6.12, by make kernel"))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, state, reason in rows:
         print(f"{name:{widths[0]}}  {state:{widths[1]}}  {reason}")
@@ -74,15 +76,11 @@ def fetch_kernel(arguments: argparse.Namespace) -> int:
 
 def run_command(arguments: argparse.Namespace) -> int:
     """Return the command's own exit status."""
-    from compare import bzimage, kernels, vm  # noqa: PLC0415
+    from compare import vm  # noqa: PLC0415
+    from compare.bootable import bootable  # noqa: PLC0415
 
-    own = "/" in arguments.kernel
-    if arguments.modules and not own:
-        raise UsageError("--modules is for a bzImage", "give its path with --kernel")
     return vm.run(
-        bzimage.own_image(Path(arguments.kernel), arguments.modules)
-        if own
-        else kernels.find(arguments.kernel),
+        bootable(arguments.kernel, arguments.modules),
         arguments.argv,
         timeout=arguments.timeout,
         memory=arguments.memory,

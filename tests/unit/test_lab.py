@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -14,9 +15,11 @@ import pytest
 
 from compare import aptroot, bzimage, initramfs, kernels, packages, vm
 from compare.aptroot import Package
+from compare.bootable import bootable
+from compare.packages import Image
 from compare.tools import output_of, tool
 from fserr_bpf.cli import lab
-from fserr_bpf.errors import LabError
+from fserr_bpf.errors import LabError, UsageError
 
 RELEASE = "6.12.117+deb13-amd64"
 
@@ -152,6 +155,24 @@ def entry(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_entry_that_was_built_has_no_modules(entry: Path) -> None:
+    record = json.loads((entry / "image.json").read_text()) | {"key": "of its parts"}
+    (entry / "image.json").write_text(json.dumps(record))
+    shutil.rmtree(entry / "lib")
+    assert packages.check(entry) == (Image(entry / "vmlinuz", None, RELEASE), "")
+
+
+def test_patched_kernel_that_was_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(LabError, match="the patched kernel was not built; make kernel"):
+        bootable("patched")
+
+
+def test_modules_are_for_a_bzimage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--modules is for a bzImage"):
+        bootable("6.12", tmp_path)
+
+
 def test_entry_that_is_not_there_is_not_damaged(tmp_path: Path) -> None:
     assert packages.check(tmp_path / "6.12") == (None, packages.ABSENT)
 
@@ -283,6 +304,7 @@ def test_list_is_aligned_and_says_what_is_missing(
     (tmp_path / "fserr-bpf/kernels/6.1").mkdir(parents=True)
     assert lab.list_kernels(argparse.Namespace()) == 0
     lines = capsys.readouterr().out.splitlines()
+    patched = lines.pop()
     assert len(lines) == len(kernels.KERNELS)
     columns = {
         line.index(kernel.reason) for line, kernel in zip(lines, kernels.KERNELS, strict=True)
@@ -291,6 +313,8 @@ def test_list_is_aligned_and_says_what_is_missing(
     states = {line.split()[0]: line[10 : columns.copy().pop()].strip() for line in lines}
     assert states["6.1"] == "damaged: no image.json"
     assert states["6.12"] == "not fetched"
+    assert re.fullmatch(r"patched +not built +\S.*", patched)
+    assert len(patched.partition("the series")[0]) == columns.pop()
 
 
 MODULES_DEP = """\
