@@ -11,7 +11,7 @@
 int classic_xfs_buf_ioerror(struct trace_xfs_buf_ioerror *ctx)
 {
 	struct fserr_record record = {};
-	u32 flags = 0, sectors = 0;
+	u32 flags = 0;
 
 	READ(record.error, ctx->error);
 	if (!record.error)
@@ -21,8 +21,7 @@ int classic_xfs_buf_ioerror(struct trace_xfs_buf_ioerror *ctx)
 		return 0;
 	READ(record.dev, ctx->dev);
 	READ(record.block, ctx->bno);
-	READ(sectors, ctx->nblks);
-	record.length = (u64)sectors * XFS_SECTOR_SIZE;
+	READ(record.length, ctx->buffer_length);
 	READ(record.failaddr, ctx->caller_ip);
 	record.magic = XFS_SUPER_MAGIC;
 	/* this context is a per-CPU buffer, so our own frame tells which stack runs */

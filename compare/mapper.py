@@ -16,6 +16,7 @@ from pathlib import Path
 
 from compare.faults.fault import Caused, Expected, fill_directory, run_child
 from compare.scratch import Scratch, run
+from compare.undisturbed import undisturbed
 
 _CONTROL = "/dev/mapper/control"
 _SECTOR = 512  # bytes, in tables
@@ -87,11 +88,13 @@ def mapped(fs: Scratch) -> Iterator[Mapper]:
         try:
             yield mapper
         finally:
-            mapper.heal()
-            fs.unmount()
+            with undisturbed():
+                mapper.heal()
+                fs.unmount()
     finally:
         fs.device = below
-        mapper.remove()
+        with undisturbed():
+            mapper.remove()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compare.undisturbed import undisturbed
 from fserr_bpf.errors import LabError
 
 # mkfs.xfs refuses less than 300 MB.
@@ -47,9 +48,11 @@ def run(*command: str) -> str:
     Raises LabError with what it wrote to standard error.
     """
     try:
-        done = subprocess.run(
-            command, env=_ENVIRONMENT, capture_output=True, text=True, check=False
-        )
+        # a tool that was started when a signal came would go on behind our back
+        with undisturbed():
+            done = subprocess.run(
+                command, env=_ENVIRONMENT, capture_output=True, text=True, check=False
+            )
     except FileNotFoundError as error:
         raise LabError(f"{command[0]} is missing", "install the package that has it") from error
     if done.returncode != 0:
@@ -184,7 +187,7 @@ def scratch(
     LabError when a tool fails.
     """
     _load_modules(fstype)
-    with ExitStack() as teardown:
+    with ExitStack() as signals, ExitStack() as teardown:
         directory = Path(tempfile.mkdtemp(prefix="fserr-"))
         fs = Scratch(
             fstype=fstype,
@@ -200,6 +203,7 @@ def scratch(
         teardown.callback(_detach_all, fs)
         teardown.callback(_unmount_all, fs)
         teardown.callback(_give_back_size, fs)
+        teardown.callback(lambda: signals.enter_context(undisturbed()))
         fs.mount_point.mkdir()
         with fs.image.open("wb") as image:
             image.truncate(fs.size)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from compare.scratch import Scratch
+from compare.undisturbed import undisturbed
 from fserr_bpf.errors import LabError
 
 Form = Literal["inode", "sb"]
@@ -80,8 +81,16 @@ class Fault:
 
 def run_child(*command: str, path: str) -> Caused:
     """Run ``command`` to its end; ``path`` is what its errors are about."""
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    _, stderr = child.communicate()
+    with undisturbed():
+        child = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+    with child:
+        try:
+            _, stderr = child.communicate()
+        except BaseException:  # nothing may use the file system any more
+            child.kill()
+            raise
     comm = os.path.basename(command[0])[:15]
     return Caused(child.pid, comm, command, child.returncode, stderr, path)
 

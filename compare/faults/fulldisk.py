@@ -15,6 +15,7 @@ from pathlib import Path
 from compare.extents import first_physical
 from compare.faults.cutting import PAYLOAD
 from compare.scratch import Scratch, run
+from compare.undisturbed import undisturbed
 
 _ROOM = 400 << 20  # bytes, for the image of one file system
 NO_SPACE = "critical space allocation error, dev {dev},"  # blk_print_req_error()
@@ -34,7 +35,8 @@ def small_disk() -> Iterator[None]:
             yield
         finally:
             tempfile.tempdir = before
-            run("umount", directory)
+            with undisturbed():
+                run("umount", directory)
 
 
 @contextmanager

@@ -52,7 +52,8 @@ def _two_places(stage: Stage) -> None:
     _LISTING.damage(fs)
     stage.watch(fs, flags=_DETAIL)
     trigger = f"/sys/fs/ext4/{fs.device_name}/trigger_fs_error"
-    script = 'echo x > "$1"; ls "$0/dir"; echo x > "$1"; echo x > "$1"'
+    listing = 'for name in "$0"/dir/*; do :; done'
+    script = f'echo x > "$1"; {listing}; echo x > "$1"; echo x > "$1"'
     path = str(fs.mount_point)
     stage.caused(run_child("sh", "-c", script, path, trigger, path=path))
 

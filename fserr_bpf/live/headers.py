@@ -90,7 +90,7 @@ TRACEPOINTS: dict[str, dict[str, str]] = {
     "xfs/xfs_buf_ioerror": {
         "dev": _U32,
         "bno": "u64 {}",
-        "nblks": _U32,
+        "buffer_length": "u64 {}",
         "flags": _U32,
         "error": _S32,
         "caller_ip": "u64 {}",
