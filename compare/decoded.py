@@ -15,7 +15,7 @@ from fserr_bpf.codec.info import info_records
 from fserr_bpf.errors import DecodeError
 from fserr_bpf.model.event import Event, FileHandle, FsErrorEvent, Fsid, OverflowEvent
 from fserr_bpf.outputs.errno import errno_name
-from fserr_bpf.uapi import exportfs, fanotify
+from fserr_bpf.uapi import exportfs, fanotify, proposed
 
 
 class Part(NamedTuple):
@@ -82,8 +82,7 @@ def _parts(stream: bytes, start: int, end: int) -> Iterator[Part]:
     yield Part(_METADATA, 0, stream[start:info])
     for located in info_records(stream, info, end, start, 0):
         number = located.record.info_type
-        name, _ = FS_ERROR_TYPES.get(number, (f"type {number}", 0))
-        yield Part(name, located.at - start, located.whole)
+        yield Part(_TYPES.get(number, f"type {number}"), located.at - start, located.whole)
 
 
 def _in_words(event: Event) -> str:
@@ -135,7 +134,12 @@ _FID, _PIDFD, _ERROR = (
     )
 )
 _MASKS = {fanotify.FAN_FS_ERROR: "FAN_FS_ERROR", fanotify.FAN_Q_OVERFLOW: "FAN_Q_OVERFLOW"}
-_TYPES = {number: name for number, (name, _) in FS_ERROR_TYPES.items()}
+_DETAIL, _LOCATION = "DETAILED", "LOCATION"
+_TYPES = {number: name for number, (name, _) in FS_ERROR_TYPES.items()} | {
+    proposed.FAN_EVENT_INFO_TYPE_DETAILED_ERROR: _DETAIL,
+    proposed.FAN_EVENT_INFO_TYPE_ERROR_LOCATION: _LOCATION,
+}
+_KINDS = {int(kind): kind.name for kind in proposed.ErrorKind}
 _HANDLES = {number: name for name, number in vars(exportfs).items() if name.startswith("FILEID_")}
 
 
@@ -148,13 +152,17 @@ def _pidfd(number: int) -> str:
     return f"{number} {names[number]}" if number in names else _or_errno(number)
 
 
+def _text(data: bytes) -> str:
+    return data.split(b"\0", 1)[0].decode(errors="backslashreplace")
+
+
 _Layout = tuple[tuple[str, int, Callable[[bytes], str]], ...]
 _HEADER: _Layout = (
     ("info_type", 1, _number("B", _named(_TYPES, str))),
     ("pad", 1, _number("B")),
     ("len", 2, _number("H")),
 )
-# include/uapi/linux/fanotify.h: the structures behind the names
+# include/uapi/linux/fanotify.h: the structures behind the names; docs/proposed-stream.md
 _LAYOUTS: dict[str, _Layout] = {
     _METADATA: (
         ("event_len", 4, _number("I")),
@@ -177,15 +185,27 @@ _LAYOUTS: dict[str, _Layout] = {
         ("error", 4, _number("i", lambda error: f"{error} {errno_name(error)}")),
         ("error_count", 4, _number("I")),
     ),
+    _DETAIL: (
+        *_HEADER,
+        ("kind", 4, _number("I", _named(_KINDS, str))),
+        ("pos", 8, _number("Q")),
+        ("length", 8, _number("Q")),
+        ("block", 8, _number("Q", hex)),
+        ("failaddr", 8, _number("Q", hex)),
+    ),
+    _LOCATION: (*_HEADER, ("line", 4, _number("I"))),
 }
+_FUNCTION_AT = fanotify.INFO_HEADER.size + proposed.ERROR_LOCATION.size
 _HANDLE_AT = fanotify.INFO_FID.size
 
 
 def _layout(part: Part) -> _Layout:
-    """The fields of ``part``; a FID record's file handle has the length that it says."""
+    """The fields of ``part``; its last may have the length that is left, or that it says."""
     if part.name == "bytes":
         return ()
     layout = _LAYOUTS.get(part.name, _HEADER)
+    if part.name == _LOCATION and len(part.data) > _FUNCTION_AT:
+        return (*layout, ("function", len(part.data) - _FUNCTION_AT, _text))
     if part.name != _FID or len(part.data) < _HANDLE_AT + exportfs.FILE_HANDLE.size:
         return layout
     length, handle_type = exportfs.FILE_HANDLE.unpack_from(part.data, _HANDLE_AT)

@@ -280,7 +280,28 @@ def test_fields_in_words() -> None:
     assert btrfs["FID.f_handle"] == ("44", "ino 257 gen 7 root 5")
     assert btrfs["ERROR.error"] == ("68", "-5 EIO")
     assert fields_of("overflow of a pidfd group")["PIDFD.pidfd"] == ("28", "-1 FAN_NOPIDFD")
-    assert fields_of("unknown info record 8")["type 8.data"] == ("60", "")
+    # the proposal has this type, and no record as short
+    assert fields_of("unknown info record 8")["DETAILED.kind"] == ("60", "67305985")
+
+
+def test_the_proposals_records_in_words() -> None:
+    records = (
+        "08002800 04000000 00000000 00000000 00100000 00000000 18000000 00000000 67452381 ffffffff"
+        "09001400 9d130000 65787434 5f696765 74000000"
+    )
+    data = bytes.fromhex("74000000") + SB_ERROR[4:] + bytes.fromhex(records)
+    (shown,) = streams([Read(4096, data)], [Read(4096, data)]).events
+    fields = {
+        f"{record.name}.{row.name}": (row.offset, row.sides[0].words)
+        for record in shown.records
+        for row in record.rows
+    }
+    assert fields["DETAILED.kind"] == ("60", "4 WRITEBACK")
+    assert fields["DETAILED.length"] == ("72", "4096")
+    assert fields["DETAILED.block"] == ("80", "0x18")
+    assert fields["DETAILED.failaddr"] == ("88", "0xffffffff81234567")
+    assert fields["LOCATION.line"] == ("100", "5021")
+    assert fields["LOCATION.function"] == ("104", "ext4_iget")
 
 
 def test_exactly_the_differing_bytes_are_marked() -> None:
