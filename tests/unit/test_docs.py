@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from compare import kernels
+from compare.scenarios import SCENARIOS
 from fserr_bpf import cli, errors
 from fserr_bpf.cli.probes import EXIT_BLIND
 from fserr_bpf.errors import FserrError
@@ -82,6 +83,17 @@ def test_named_tests_exist() -> None:
         if test not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}:
             missing.append(f"{file}::{test}")
     assert missing == []
+
+
+def test_named_scenarios_exist() -> None:
+    text = text_of("docs/fidelity.md")
+    named = [
+        name
+        for line in re.findall(r"scenarios? (`\w+`(?:, `\w+`)*)", text)
+        for name in re.findall(r"\w+", line)
+    ]
+    assert len(named) > 10
+    assert set(named) <= {scenario.name for scenario in SCENARIOS}
 
 
 def test_relative_links_lead_somewhere() -> None:
