@@ -26,7 +26,7 @@ from compare.kernels import Kernel
 from fserr_bpf.errors import FserrError, LabError
 
 TESTS = (
-    "test_native_bytes.py",
+    "test_refused_mark.py",
     "test_monitor.py",
     "test_device_mapper.py",
     "test_full_disk.py",

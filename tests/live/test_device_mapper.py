@@ -14,8 +14,7 @@ from fserr_bpf.model.event import FsErrorEvent
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
-from tests.live.conftest import KernelLog, kernel_version, require_mark, skip, wait_until
-from tests.live.test_native_bytes import pair
+from tests.live.conftest import KernelLog, kernel_version, skip, wait_until
 
 pytestmark = [
     pytest.mark.root,
@@ -28,21 +27,6 @@ pytestmark = [
 def device_mapper() -> None:
     if not available():
         skip("this kernel has no device-mapper; test_in_lab.py runs it on some", expected=True)
-
-
-def emits(fault: DeviceFault) -> bool:
-    """Whether the kernel itself reports it: XFS does not, since 7.0 neither."""
-    return fault.fstype == "ext4" and fault.name != "ext4_device_writeback"
-
-
-@pytest.mark.parametrize("fault", DEVICE_FAULTS, ids=lambda fault: fault.name)
-def test_native_bytes(fault: DeviceFault, armed: Armed) -> None:
-    require_mark()
-    with scratch(fault.fstype) as fs:
-        fault.prepare(fs)
-        with mapped(fs) as mapper, pair(armed, fs) as both:
-            fault.cause(fs, mapper)
-            both.read(empty=not emits(fault))
 
 
 @pytest.mark.parametrize("fault", DEVICE_FAULTS, ids=lambda fault: fault.name)

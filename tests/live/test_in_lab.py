@@ -18,7 +18,6 @@ from tests.live.conftest import skip
 # Each start of the command takes half a minute in an emulated machine: one kernel
 # is enough for what only the command can show.
 SHARED = (
-    "test_native_bytes.py",
     "test_monitor.py",
     "test_device_mapper.py",
     "test_probes_cli.py",

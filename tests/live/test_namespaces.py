@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from fserr_bpf.codec.fanotify import decode
-from fserr_bpf.live.loader import KPROBE_PMU
 from fserr_bpf.model.event import FsErrorEvent
-from tests.live.conftest import require_mark, skip
 
 pytestmark = pytest.mark.root
 ROOT = Path(__file__).parents[2]
@@ -39,12 +37,3 @@ def test_pid_is_that_of_the_readers_namespace() -> None:
     assert isinstance(event, FsErrorEvent)
     assert event.pid == pid
     assert pid < 1000, "not a number of a namespace that was made a moment ago"
-
-
-def test_native_bytes_in_a_namespace() -> None:
-    if not KPROBE_PMU.exists():
-        skip("no kprobes: the native bytes here are the kernel's own", expected=True)
-    require_mark()
-    _, emulated, real = in_new_namespace("ext4_bad_inode", "native")
-    assert emulated == real
-    assert len(real) == 64
