@@ -133,13 +133,13 @@ def of_fault(fault: Fault) -> Expectation:
     )
 
 
-def fault_scenario(fault: Fault) -> Scenario:
-    """The scenario of one fault: prepare, watch, cause."""
+def fault_scenario(fault: Fault, flags: int = 0) -> Scenario:
+    """The scenario of one fault: prepare, watch in groups with ``flags``, cause."""
 
     def play(stage: Stage) -> None:
         fs = stage.scratch(fault.fstype, mkfs_options=fault.mkfs_options)
         fault.damage(fs)
-        stage.watch(fs)
+        stage.watch(fs, flags=flags)
         stage.caused(fault.cause(fs))
 
     return Scenario(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from compare.faults import FAULTS
 from compare.faults.fault import EFSCORRUPTED, Expected, run_child
 from compare.reporter import Reporter
-from compare.scenario import Need, Scenario, Stage, always, of_fault
+from compare.scenario import Need, Scenario, Stage, always, fault_scenario
 from fserr_bpf.uapi.fanotify import (
     FAN_REPORT_DIR_FID,
     FAN_REPORT_FD_ERROR,
@@ -47,18 +48,6 @@ def _threads(flags: int) -> Callable[[Stage], None]:
         stage.watch(fs, flags=flags)
         path = f"/sys/fs/ext4/{fs.device_name}/trigger_fs_error"
         stage.caused(run_child(sys.executable, "-S", "-c", _TWO_THREADS, path, path=path))
-
-    return play
-
-
-def _listing(flags: int) -> Callable[[Stage], None]:
-    """A directory's error: the flags of directories must not change its event."""
-
-    def play(stage: Stage) -> None:
-        fs = stage.scratch(_LISTING.fstype, mkfs_options=_LISTING.mkfs_options)
-        _LISTING.damage(fs)
-        stage.watch(fs, flags=flags)
-        stage.caused(_LISTING.cause(fs))
 
     return play
 
@@ -147,13 +136,12 @@ def _one(
 
 
 def _of_directories(name: str, summary: str, flags: int, *needs: Need) -> Scenario:
-    return Scenario(
+    """A directory's error: the flags of directories must not change its event."""
+    return replace(
+        fault_scenario(_LISTING, flags),
         name=f"fanotify_{name}",
         area="fanotify",
         summary=summary,
-        play=_listing(flags),
-        expected=of_fault(_LISTING),
-        evidence=_LISTING.log,
         needs=frozenset(needs),
     )
 

@@ -30,20 +30,8 @@ _EXAMPLES = ("ext4_trigger", "xfs_dirblock", "ext4_writeback")
 
 def _told(fault: Fault, kind: str, flags: int) -> Scenario:
     """The scenario of ``fault`` in groups with ``flags``."""
-
-    def play(stage: Stage) -> None:
-        fs = stage.scratch(fault.fstype, mkfs_options=fault.mkfs_options)
-        fault.damage(fs)
-        stage.watch(fs, flags=flags)
-        stage.caused(fault.cause(fs))
-
-    return replace(
-        fault_scenario(fault),
-        name=f"{kind}_{fault.name}",
-        area="proposed",
-        play=play,
-        needs=_PATCHED,
-    )
+    name = f"{kind}_{fault.name}"
+    return replace(fault_scenario(fault, flags), name=name, area="proposed", needs=_PATCHED)
 
 
 def _two_places(stage: Stage) -> None:
