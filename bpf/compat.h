@@ -98,6 +98,49 @@ static __always_inline bool inode_is_new(struct inode *inode)
 	return next == (void *)inode + FSERR_OFFSET_inode_i_sb_list_next;
 }
 
+/* d_alias was in d_u up to 7.0; the list goes through all names of the inode, one of them first */
+static __always_inline struct dentry *first_dentry(struct inode *inode)
+{
+	void *node = NULL;
+
+	READ(node, inode->i_dentry_first);
+	if (!node)
+		return NULL;
+#ifdef HAVE_dentry_d_u_d_alias
+	return node - FSERR_OFFSET_dentry_d_u_d_alias;
+#else
+	return node - FSERR_OFFSET_dentry_d_alias;
+#endif
+}
+
+/* d_unhashed(), include/linux/dcache.h, all versions */
+static __always_inline bool dentry_is_unhashed(struct dentry *dentry)
+{
+	void *pprev = NULL;
+
+	READ(pprev, dentry->d_hash_pprev);
+	return !pprev;
+}
+
+/* inode_to_wb(): whose pages these are; 0 before the first write and without CGROUP_WRITEBACK */
+static __always_inline u64 writeback_cgroup(struct inode *inode)
+{
+	u64 id = 0;
+#ifdef HAVE_inode_i_wb
+	struct bdi_writeback *wb = NULL;
+	struct cgroup_subsys_state *css = NULL;
+	struct cgroup *cgroup = NULL;
+	struct kernfs_node *node = NULL;
+
+	READ(wb, inode->i_wb);
+	READ(css, wb->memcg_css);
+	READ(cgroup, css->cgroup);
+	READ(node, cgroup->kn);
+	READ(id, node->id);
+#endif
+	return id;
+}
+
 static __always_inline bool sb_is_read_only(struct super_block *sb)
 {
 	unsigned long flags = 0;

@@ -77,12 +77,13 @@ static __always_inline void fserr_set_task(void *ctx, struct fserr_record *recor
 }
 
 /*
- * The record is complete but for its task and time. ctx is the program's context,
- * or anything else on the stack that runs.
+ * The record is complete but for its task and time. here is ctx, the program's context,
+ * or anything else on the stack that runs. inode and type are for the side record.
  */
-static __always_inline int fserr_emit(void *ctx, struct fserr_record *record, u8 probe)
+static __always_inline int fserr_emit_about(void *ctx, void *here, struct fserr_record *record,
+					    u8 probe, struct inode *inode, u32 type)
 {
-	struct fserr_record *slot;
+	fserr_entry *slot;
 	u32 key = probe;
 	u64 *count;
 
@@ -99,10 +100,21 @@ static __always_inline int fserr_emit(void *ctx, struct fserr_record *record, u8
 	record->probe = probe;
 	record->size = sizeof(*record);
 	record->time_ns = bpf_ktime_get_ns();
-	fserr_set_task(ctx, record);
-	*slot = *record;
+	fserr_set_task(here, record);
+	fserr_fill(ctx, slot, record, inode, type);
 	events.ringbuf_submit(slot, 0);
 	return 0;
+}
+
+static __always_inline int fserr_emit_inode(void *ctx, struct fserr_record *record, u8 probe,
+					    struct inode *inode)
+{
+	return fserr_emit_about(ctx, ctx, record, probe, inode, 0);
+}
+
+static __always_inline int fserr_emit(void *ctx, struct fserr_record *record, u8 probe)
+{
+	return fserr_emit_about(ctx, ctx, record, probe, NULL, 0);
 }
 
 #endif

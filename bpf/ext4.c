@@ -43,7 +43,7 @@ static __always_inline int ext4_inode_error(struct pt_regs *ctx, struct inode *i
 	record.error = error;
 	record.block = PT_REGS_PARM4(ctx);
 	record.failaddr = caller_of(ctx);
-	return fserr_emit(ctx, &record, probe);
+	return fserr_emit_inode(ctx, &record, probe, inode);
 }
 
 int kprobe_ext4_error(struct pt_regs *ctx)

@@ -13,6 +13,7 @@ int kprobe_fserror_worker(struct pt_regs *ctx)
 	struct fserr_record record = {};
 	struct super_block *sb = NULL;
 	struct inode *inode = NULL;
+	u32 type = 0;
 
 	READ(sb, event->sb);
 	READ(inode, event->inode);
@@ -24,7 +25,9 @@ int kprobe_fserror_worker(struct pt_regs *ctx)
 		return 0;
 	READ(record.error, event->error);
 	READ(record.block, event->pos);
-	return fserr_emit(ctx, &record, FSERR_PROBE_FSERROR);
+	READ(record.length, event->len);
+	READ(type, event->type);
+	return fserr_emit_about(ctx, ctx, &record, FSERR_PROBE_FSERROR, inode, type + 1);
 }
 
 #endif

@@ -22,8 +22,9 @@ static __always_inline int writeback_error(void *ctx, struct address_space *mapp
 		record.ino = 0;
 		record.generation = 0;
 		READ(record.dev, inode->i_rdev);
+		return fserr_emit(ctx, &record, FSERR_PROBE_WRITEBACK);
 	}
-	return fserr_emit(ctx, &record, FSERR_PROBE_WRITEBACK);
+	return fserr_emit_inode(ctx, &record, FSERR_PROBE_WRITEBACK, inode);
 }
 
 int kprobe_filemap_set_wb_err(struct pt_regs *ctx)

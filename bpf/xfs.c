@@ -84,9 +84,14 @@ int tracepoint_xfs_buf_ioerror(struct bpf_raw_tracepoint_args *ctx)
 				FSERR_PROBE_XFS_BUF_TRACE);
 }
 
+static __always_inline struct inode *xfs_vfs_inode(struct xfs_inode *ip)
+{
+	return (void *)ip + FSERR_OFFSET_xfs_inode_i_vnode;
+}
+
 static __always_inline void xfs_set_inode(struct fserr_record *record, struct xfs_inode *ip)
 {
-	struct inode *inode = (void *)ip + FSERR_OFFSET_xfs_inode_i_vnode;
+	struct inode *inode = xfs_vfs_inode(ip);
 
 	fserr_set_inode(record, inode);
 	/* i_vnode.i_ino is set late during iget; i_ino (up to 7.1) from the start */
@@ -108,7 +113,8 @@ int kprobe_xfs_inode_verifier_error(struct pt_regs *ctx)
 		record.failaddr = caller_of(ctx);
 	bpf_probe_read_kernel_str(record.function, sizeof(record.function),
 				  (void *)PT_REGS_PARM3(ctx));
-	return fserr_emit(ctx, &record, FSERR_PROBE_XFS_INODE_VERIFIER);
+	return fserr_emit_inode(ctx, &record, FSERR_PROBE_XFS_INODE_VERIFIER,
+				xfs_vfs_inode((void *)PT_REGS_PARM1(ctx)));
 }
 
 static __always_inline int xfs_inode_sick(void *ctx, struct xfs_inode *ip, u32 mask)
@@ -119,7 +125,7 @@ static __always_inline int xfs_inode_sick(void *ctx, struct xfs_inode *ip, u32 m
 	if (mask & XFS_SICK_INO_CORE)
 		record.flags |= FSERR_SICK_CORE;
 	record.error = -EFSCORRUPTED;
-	return fserr_emit(ctx, &record, FSERR_PROBE_XFS_INODE_SICK);
+	return fserr_emit_inode(ctx, &record, FSERR_PROBE_XFS_INODE_SICK, xfs_vfs_inode(ip));
 }
 
 int kprobe_xfs_inode_sick(struct pt_regs *ctx)

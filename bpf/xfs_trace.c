@@ -25,7 +25,7 @@ int classic_xfs_buf_ioerror(struct trace_xfs_buf_ioerror *ctx)
 	READ(record.failaddr, ctx->caller_ip);
 	record.magic = XFS_SUPER_MAGIC;
 	/* this context is a per-CPU buffer, so our own frame tells which stack runs */
-	return fserr_emit(&record, &record, FSERR_PROBE_XFS_BUF_TRACE);
+	return fserr_emit_about(ctx, &record, &record, FSERR_PROBE_XFS_BUF_TRACE, NULL, 0);
 }
 
 #endif

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 from fserr_bpf.closing import Closing
 from fserr_bpf.codec.fanotify import Decoder
+from fserr_bpf.codec.side import record_in
 from fserr_bpf.live.fanotify import FanotifyGroup
 from fserr_bpf.marks import MarkedFilesystem
 from fserr_bpf.model.event import FsErrorEvent
 from fserr_bpf.uapi.fanotify import FAN_REPORT_TID, FAN_UNLIMITED_QUEUE
-from fserr_bpf.uapi.record import Record
 
 SOURCE = "fanotify:FAN_FS_ERROR"
 TRACES_KEPT = 64
@@ -35,7 +35,7 @@ class KernelGroup(Closing):
         self._every = every
         self._thread = thread
         self._group = FanotifyGroup(FAN_UNLIMITED_QUEUE | (FAN_REPORT_TID if thread else 0))
-        self._traces: dict[tuple[int, int], deque[Record]] = {}
+        self._traces: dict[tuple[int, int], deque[bytes]] = {}
 
     def fileno(self) -> int:
         """Readable while the kernel has events."""
@@ -54,13 +54,14 @@ class KernelGroup(Closing):
                 if isinstance(event, FsErrorEvent):
                     yield event
 
-    def add_trace(self, record: Record) -> None:
-        """Keep a record of the tracepoint until its event is read."""
+    def add_trace(self, entry: bytes) -> None:
+        """Keep a ring entry of the tracepoint until its event is read."""
+        record = record_in(entry)
         key = (record.dev, record.tid if self._thread else record.tgid)
-        self._traces.setdefault(key, deque(maxlen=TRACES_KEPT)).append(record)
+        self._traces.setdefault(key, deque(maxlen=TRACES_KEPT)).append(entry)
 
-    def take_trace(self, dev: int, event: FsErrorEvent) -> Record | None:
-        """The first record of the event's task since its last event.
+    def take_trace(self, dev: int, event: FsErrorEvent) -> bytes | None:
+        """The first entry of the event's task since its last event.
 
         A hint only: an error of a block group fires the tracepoint without an
         event, errors of the journal are events without the tracepoint.
@@ -74,9 +75,9 @@ class KernelGroup(Closing):
         return first
 
     def forget(self, now_ns: int) -> None:
-        """Drop the records for which no event came; ``now_ns`` is CLOCK_MONOTONIC."""
+        """Drop the entries for which no event came; ``now_ns`` is CLOCK_MONOTONIC."""
         for key, traces in list(self._traces.items()):
-            while traces and traces[0].time_ns < now_ns - _TRACE_LIFE_NS:
+            while traces and record_in(traces[0]).time_ns < now_ns - _TRACE_LIFE_NS:
                 traces.popleft()
             if not traces:
                 del self._traces[key]

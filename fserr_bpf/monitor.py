@@ -20,13 +20,14 @@ from fserr_bpf.closing import Closing
 from fserr_bpf.codec import reader
 from fserr_bpf.codec.groupflags import GroupFlags
 from fserr_bpf.codec.handles import inode_of
-from fserr_bpf.codec.record import decode_record, runs
-from fserr_bpf.errors import FserrError, UsageError
+from fserr_bpf.codec.record import runs
+from fserr_bpf.codec.side import record_in, side_in
+from fserr_bpf.errors import UsageError
+from fserr_bpf.following import Following
 from fserr_bpf.kernelgroup import SOURCE, TRACES_KEPT, KernelGroup
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.fanotify import kernel_accepts_fs_error, max_queued_events
 from fserr_bpf.live.kallsyms import Kallsyms, shows_addresses
-from fserr_bpf.live.mounts import MountTable, MountWatch
 from fserr_bpf.live.pidfd import open_pidfd
 from fserr_bpf.live.probes import EXT4_EMITTERS, wanted
 from fserr_bpf.marks import MarkedFilesystem, MarkTable, inode_in
@@ -34,9 +35,11 @@ from fserr_bpf.model.event import Event, FsErrorEvent, OverflowEvent
 from fserr_bpf.model.group import NotificationQueue
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
-from fserr_bpf.origin import origin_of, place
+from fserr_bpf.names.lookup import Names
+from fserr_bpf.origin import origin_of, place, side_of
 from fserr_bpf.statistics import Statistics
 from fserr_bpf.streams import RULES, Report
+from fserr_bpf.uapi.proposed import FAN_REPORT_DETAILED_ERROR, FAN_REPORT_ERROR_LOCATION
 from fserr_bpf.uapi.record import Flag, Probe, Record
 
 KERNEL_LIMIT = -1
@@ -52,7 +55,8 @@ class Monitor(Closing):
     ``marks``: what to watch, or None for every mounted ext4, XFS, btrfs and f2fs,
     also those mounted later. ``max_events``: length of the queue, None for no
     limit; by default what the kernel gives its own groups. ``flags``: FAN_REPORT_* flags
-    of fanotify_init(2), FAN_REPORT_FID implied. ``armed``: probes attached
+    of fanotify_init(2), FAN_REPORT_FID implied. ``detail``: events have an ``origin.side``
+    and names, and in the stream proposed its two info records. ``armed``: probes attached
     before, to be shared by one monitor after the other; without it the monitor
     attaches its own and detaches them.
 
@@ -67,16 +71,19 @@ class Monitor(Closing):
         *,
         max_events: int | None = KERNEL_LIMIT,
         flags: int = 0,
+        detail: bool = False,
         armed: Armed | None = None,
         debug: bool = False,
     ) -> None:
         self.stream = stream
+        if detail and stream is Stream.PROPOSED:
+            flags |= FAN_REPORT_DETAILED_ERROR | FAN_REPORT_ERROR_LOCATION
         self._flags = GroupFlags.of(flags)
         if (self._flags.detail or self._flags.location) and stream is not Stream.PROPOSED:
             raise UsageError(f"the stream {stream} has no details", "ask for the stream proposed")
         with contextlib.ExitStack() as stack:
             self.marks = MarkTable(marks)
-            self.armed = armed or stack.enter_context(Armed([stream], debug=debug))
+            self.armed = armed or stack.enter_context(Armed([stream], debug=debug, detail=detail))
             self._sources = {a.probe: a.source for a in reversed(self.armed.attached)}
             self._wanted = wanted(stream, self.armed.kernel)
             self._rules = {p: r for p, r in RULES[stream].items() if p in self._wanted}
@@ -86,16 +93,15 @@ class Monitor(Closing):
             self.armed.watch(self, self.marks.devices())
             stack.callback(self.armed.watch, self, ())
             self._counts = Counter[str]()
-            self._news: list[str] = []
             self._lost_before = self._lost_seen = self._lost()
-            self._ends_lost = self.armed.ring.lost()[Probe.SB_DELETE]
-            self._ends_by_table = Probe.SB_DELETE not in self._sources
             self._missed_before = self.armed.missed()
             self._addresses = shows_addresses()
             self._kallsyms = stack.enter_context(Kallsyms())
             self._kernel_group = self._open_kernel_group(stack)
-            self._mounts = stack.enter_context(MountWatch())
-            self._mounts_changed = False
+            self.names = stack.enter_context(Names()) if detail else None
+            self._following = stack.enter_context(
+                Following(self, self.marks, self.armed, self._kernel_group, self.names)
+            )
             self._pending = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             stack.callback(os.close, self._pending)
             self._epoll = stack.enter_context(select.epoll())
@@ -122,7 +128,10 @@ class Monitor(Closing):
         """
         event = self._with_pidfd(self._queue.pop())
         self._signal()
-        return self._resolve(event) if isinstance(event, FsErrorEvent) else event
+        if not isinstance(event, FsErrorEvent):
+            return event
+        event = self._resolve(event)
+        return self.names.complete(event) if self.names else event
 
     def read_events(self) -> Iterator[Event]:
         """Everything that waits now, without blocking; an event leaves as it is yielded."""
@@ -159,17 +168,20 @@ class Monitor(Closing):
         descriptors to their poll(2) masks; those that are ready are returned.
         """
         poll = select.poll()
-        sources = {self.armed.ring.fileno(), self._mounts.fileno()}
+        sources = {self.armed.ring.fileno(), self._following.fileno()}
         poll.register(self.armed.ring.fileno(), select.POLLIN)
         if self._kernel_group:
             sources.add(self._kernel_group.fileno())
             poll.register(self._kernel_group.fileno(), select.POLLIN)
+        if self.names and (names := self.names.fileno()) is not None:
+            sources.add(names)
+            poll.register(names, select.POLLIN)
         # not in the epoll: polling takes the notice, so only its reader may
-        poll.register(self._mounts.fileno(), select.POLLPRI | select.POLLERR)
+        poll.register(self._following.fileno(), select.POLLPRI | select.POLLERR)
         for fd, mask in (others or {}).items():
             poll.register(fd, mask)
         ready = {fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)}
-        self._mounts_changed |= self._mounts.fileno() in ready
+        self._following.changed |= self._following.fileno() in ready
         return frozenset(ready - sources)
 
     # -- the pipeline ------------------------------------------------------------
@@ -184,7 +196,7 @@ class Monitor(Closing):
             if not entries:
                 break
             # a run has one time for all, so it must not reach over the start of a mark
-            whole = decode_record(entries[0]).time_ns >= self.marks.newest_ns
+            whole = record_in(entries[0]).time_ns >= self.marks.newest_ns
             for same in runs(entries) if whole else ([entry] for entry in entries):
                 self._take(same, wall)
         if self._kernel_group:
@@ -192,20 +204,22 @@ class Monitor(Closing):
                 self._take_kernel_event(self._kernel_group, event, wall)
             self._kernel_group.forget(time.monotonic_ns())
         self._note_losses()
-        self._follow_mounts()
+        self._following.follow()
+        if self.names:
+            self.names.collect()
         self._signal()
 
     def _take(self, same: list[bytes], wall: int) -> None:
         """Handle ring entries that are alike but for their time."""
-        record, count = decode_record(same[0]), len(same)
+        record, count = record_in(same[0]), len(same)
         if record.probe == Probe.SB_DELETE:
             if ended := self.marks.end(record.dev, record.time_ns):
-                self._ended([ended])
+                self._following.ended([ended])
             return
         if record.probe == Probe.EXT4_TRACE:
             if self._kernel_group:
                 for entry in same[-TRACES_KEPT:]:
-                    self._kernel_group.add_trace(decode_record(entry))
+                    self._kernel_group.add_trace(entry)
             return
         rule = self._rules.get(record.probe)
         if rule is None:  # shared probes: this one serves another stream
@@ -223,14 +237,21 @@ class Monitor(Closing):
             return
         task = None if record.flags & _NO_TASK else (self._pid(record), record.task_start)
         key = (task, details.apart(record, report, self._flags))
-        make = partial(self._event, record, marked, report, wall)
+        make = partial(self._event, same[0], marked, report, wall)
         self._queue.insert(marked.fsid, key, make)
         if count > 1:  # apart from the first, which may have been the last that fits
             self._queue.insert(marked.fsid, key, make, count - 1)
 
     def _event(
-        self, record: Record, marked: MarkedFilesystem, report: Report, wall: int
+        self, entry: bytes, marked: MarkedFilesystem, report: Report, wall: int
     ) -> FsErrorEvent:
+        record = record_in(entry)
+        source = self._sources[Probe(record.probe)]
+        origin = origin_of(record, marked, wall, source)
+        if self.names:
+            inside, owners = side_in(entry), self.names.owners
+            side = side_of(record, inside, report.error, source, owners=owners)
+            origin = origin._replace(side=side)
         return FsErrorEvent(
             fsid=marked.fsid,
             handle=marked.handle(record) if report.inode else None,
@@ -240,7 +261,7 @@ class Monitor(Closing):
             fd=self._flags.fd,
             pidfd=self._flags.no_pidfd,
             extra=tuple(details.records(record, report, self._flags, addresses=self._addresses)),
-            origin=origin_of(record, marked, wall, self._sources[Probe(record.probe)]),
+            origin=origin,
         )
 
     def _pid(self, record: Record) -> int:
@@ -288,12 +309,16 @@ class Monitor(Closing):
         if marked is None or not marked.hears(time.monotonic_ns(), inode):
             self._counts["not marked"] += event.error_count
             return
-        trace = group.take_trace(marked.dev, event)
-        if trace:
-            source = f"{SOURCE}+{self._sources[Probe.EXT4_TRACE]}"
-            origin = origin_of(trace, marked, wall, source)
-        else:
-            origin = place(marked, time.time_ns(), SOURCE)
+        entry = group.take_trace(marked.dev, event)
+        origin = place(marked, time.time_ns(), SOURCE)
+        trace = record_in(entry) if entry else None
+        if entry and trace:
+            source = self._sources[Probe.EXT4_TRACE]
+            origin = origin_of(trace, marked, wall, f"{SOURCE}+{source}")
+            if self.names:
+                inside, owners = side_in(entry), self.names.owners
+                side = side_of(trace, inside, event.error, source, owners=owners)
+                origin = origin._replace(side=side)
         if inode:
             origin = origin._replace(ino=inode.ino, generation=inode.generation)
         error = event.error if self.stream is Stream.NATIVE else abs(event.error)
@@ -314,49 +339,12 @@ class Monitor(Closing):
         if lost > self._lost_seen:
             self._lost_seen = lost
             self._queue.overflow()
-        ends_lost = self.armed.ring.lost()[Probe.SB_DELETE]
-        if ends_lost > self._ends_lost:  # then the mount table must say which marks ended
-            self._ends_lost = ends_lost
-            self._mounts_changed = self._ends_by_table = True
 
     def _lost(self) -> int:
         """Errors of this stream that found the ring full; hints and ends of marks are none."""
         return sum(
             count for probe, count in enumerate(self.armed.ring.lost()) if probe in self._rules
         )
-
-    def _follow_mounts(self) -> None:
-        poll = select.poll()
-        poll.register(self._mounts.fileno(), select.POLLPRI | select.POLLERR)
-        if not poll.poll(0) and not self._mounts_changed:
-            return
-        self._mounts_changed = False
-        table = self._mounts.changed()
-        if self._ends_by_table:
-            self._ended(self.marks.end_unmounted(table))
-        if self.marks.follows:
-            self._follow(table)
-
-    def _follow(self, table: MountTable) -> None:
-        skipped = set(self.marks.skipped)
-        new = self.marks.follow(table)
-        self.armed.watch(self, self.marks.devices())
-        for marked in new:
-            self._news.append(f"now watching {marked.mount_point} ({marked.fstype})")
-            try:
-                if self._kernel_group:
-                    self._kernel_group.mark(marked)
-            except FserrError as error:  # unmounted again, or the right to mark was given up
-                self._news.append(f"no ext4 errors from {error}")
-            if marked.fstype in self.armed.unloaded:
-                self._news.append(f"{marked.fstype} was loaded late: start again to see its errors")
-        for path in set(self.marks.skipped) - skipped:
-            self._news.append(f"not watching {self.marks.skipped[path]}")
-
-    def _ended(self, gone: Iterable[MarkedFilesystem]) -> None:
-        for marked in gone:
-            self._news.append(f"no longer watching {marked.mount_point}: unmounted")
-        self.armed.watch(self, self.marks.devices())
 
     def blind(self) -> dict[str, list[str]]:
         """What is watched here but cannot be seen on this kernel: reason -> what is missed."""
@@ -367,9 +355,9 @@ class Monitor(Closing):
         )
 
     def news(self) -> list[str]:
-        """What has changed about the marks since the last call, in words."""
-        news, self._news = self._news, []
-        return news
+        """What has changed about the marks, or was found, since the last call, in words."""
+        news, self._following.news = self._following.news, []
+        return news + (self.names.news() if self.names else [])
 
     def _signal(self) -> None:
         """Keep ``fileno()`` readable while events wait that nobody has read."""

@@ -8,22 +8,22 @@ import sys
 from collections.abc import Sequence
 
 from fserr_bpf import __version__
-from fserr_bpf.cli import compare, decode, lab, probes, run
+from fserr_bpf.cli import compare, decode, lab, probes, run, symbolize, top
 from fserr_bpf.errors import FserrError, OutputError
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole grammar of ``fserr-bpf``."""
-    top = argparse.ArgumentParser(
+    whole = argparse.ArgumentParser(
         prog="fserr-bpf",
         description="FAN_FS_ERROR events from stock Linux kernels, byte for byte.",
     )
-    top.add_argument("--version", action="version", version=f"fserr-bpf {__version__}")
-    top.add_argument("--debug", action="store_true", help="show tracebacks")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (run, decode, probes, compare, lab):
+    whole.add_argument("--version", action="version", version=f"fserr-bpf {__version__}")
+    whole.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (run, top, decode, symbolize, probes, compare, lab):
         module.add_parser(commands)
-    return top
+    return whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:

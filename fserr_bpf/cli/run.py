@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import select
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from fserr_bpf.errors import OutputError
-from fserr_bpf.live.privileges import Capability, check_user, drop
+from fserr_bpf.cli.watching import (
+    announce,
+    needed_capabilities,
+    say,
+    say_news,
+    stop_signals,
+)
+from fserr_bpf.errors import OutputError, UsageError
+from fserr_bpf.live.privileges import check_user, drop
 from fserr_bpf.model.event import Event, FsErrorEvent
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
@@ -19,8 +22,6 @@ from fserr_bpf.monitor import Monitor
 from fserr_bpf.outputs import text
 from fserr_bpf.outputs.formats import FORMATS, Format
 from fserr_bpf.outputs.sink import PIPE_BUF, Sink
-
-_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,6 +49,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "proposed (default): ext4, XFS and writeback errors of every file system",
     )
     parser.add_argument(
+        "--detail",
+        action="store_true",
+        help="add what failed, where in the kernel, which file and whose; in raw, the "
+        "records of the proposal",
+    )
+    parser.add_argument(
         "--user",
         metavar="NAME",
         help="run as this user once the probes are attached; default: stay with the "
@@ -59,14 +66,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Run until a signal; returns 0. Raises FserrError subclasses."""
     check_user(arguments.user)
+    if arguments.detail and arguments.format == "raw" and arguments.stream != Stream.PROPOSED:
+        raise UsageError(
+            f"the raw stream {arguments.stream} has no details", "ask for --stream proposed"
+        )
     marks = [Mark.filesystem(path) for path in arguments.paths] or None
     with (
         Sink(arguments.output) as sink,
-        _stop_signals() as stop,
-        Monitor(marks, arguments.stream, debug=arguments.debug) as monitor,
+        stop_signals() as stop,
+        Monitor(marks, arguments.stream, detail=arguments.detail, debug=arguments.debug) as monitor,
     ):
-        _announce(monitor)
-        drop(arguments.user, _needed(monitor))
+        announce(monitor)
+        if monitor.names:
+            monitor.names.become(arguments.user)
+        drop(arguments.user, needed_capabilities(monitor))
         failed: list[Event] = []
         try:
             _loop(monitor, sink, FORMATS[arguments.format], stop, failed)
@@ -75,21 +88,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _needed(monitor: Monitor) -> list[Capability]:
-    if not monitor.marks.follows:
-        return []
-    needed = [Capability.DAC_READ_SEARCH]
-    if not monitor.armed.kernel.kprobes:
-        needed.append(Capability.SYS_ADMIN)
-    return needed
-
-
 def _loop(monitor: Monitor, sink: Sink, form: Format, stop: int, failed: list[Event]) -> None:
     """Pump, write what the reader has room for, sleep; until ``stop`` is readable."""
     stopping = False
     while True:
         monitor.pump()
-        _say_news(monitor)
+        say_news(monitor)
         while len(monitor) and sink.ready():
             _write_some(monitor, sink, form, failed)
         if stopping:
@@ -119,20 +123,6 @@ def _write_some(monitor: Monitor, sink: Sink, form: Format, failed: list[Event])
         raise
 
 
-def _announce(monitor: Monitor) -> None:
-    """Say that the probes are armed, on what, and what cannot be seen."""
-    names = ", ".join(f"{m.mount_point} ({m.fstype} on {m.device})" for m in monitor.marks)
-    _say(f"watching {names or 'nothing yet'}; stream {monitor.stream}")
-    for reason, blind in monitor.blind().items():
-        _say(f"cannot see {', '.join(blind)}: {reason}")
-    _say_news(monitor)
-
-
-def _say_news(monitor: Monitor) -> None:
-    for line in monitor.news():
-        _say(line)
-
-
 def _account(monitor: Monitor, failed: list[Event]) -> None:
     """The loss arithmetic, and in words what was captured but could not be written."""
     if failed:
@@ -140,31 +130,4 @@ def _account(monitor: Monitor, failed: list[Event]) -> None:
     for event in failed:
         sys.stderr.write(text.line(event) + "\n")
     counts = [event.error_count for event in failed if isinstance(event, FsErrorEvent)]
-    _say(str(monitor.statistics().without_output(sum(counts), len(counts))))
-
-
-def _say(line: str) -> None:
-    print(f"fserr-bpf: {line}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[int]:
-    """A descriptor that becomes readable at the first stop signal; the second one kills."""
-    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    # Written by the handler in C: one in Python would not run before poll(2) returns,
-    # and a signal that comes just before poll(2) does not make it return.
-    before = signal.set_wakeup_fd(writer)
-
-    def kill_next_time(*_: object) -> None:
-        for number in _STOP:
-            signal.signal(number, signal.SIG_DFL)
-
-    previous = {number: signal.signal(number, kill_next_time) for number in _STOP}
-    try:
-        yield reader
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(before)
-        os.close(reader)
-        os.close(writer)
+    say(str(monitor.statistics().without_output(sum(counts), len(counts))))

@@ -18,7 +18,7 @@ from typing import Any
 from fserr_bpf import errors
 from fserr_bpf.closing import Closing
 from fserr_bpf.errors import AttachError, FserrError, KernelError, PrivilegeError
-from fserr_bpf.live.probes import EXT4_EMITTERS, PROBES, Kernel, Kind, wanted
+from fserr_bpf.live.probes import DETAIL, EXT4_EMITTERS, PROBES, Kernel, Kind, wanted
 from fserr_bpf.live.ring import Ring
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.uapi.record import Probe
@@ -61,18 +61,21 @@ def check_privileges() -> None:
 class Armed(Closing):
     """The probes of some streams, attached; they live until ``close()``.
 
-    ``failed`` maps a probe that could not be attached to the reason. Raises
-    FserrError subclasses: PrivilegeError, KernelError, BccError, AttachError.
+    ``detail`` puts a side record behind every record. ``failed`` maps a probe that could
+    not be attached to the reason. Raises FserrError subclasses: PrivilegeError, KernelError,
+    BccError, AttachError.
     """
 
-    def __init__(self, streams: Iterable[Stream], *, debug: bool = False) -> None:
+    def __init__(
+        self, streams: Iterable[Stream], *, debug: bool = False, detail: bool = False
+    ) -> None:
         if platform.machine() != "x86_64":
             raise KernelError(
                 f"the probes know the registers of x86-64, not of {platform.machine()}",
                 "run it on x86-64",
             )
         check_privileges()
-        answer, fds, messages = _run_loader([str(s) for s in streams])
+        answer, fds, messages = _run_loader([*([DETAIL] if detail else []), *map(str, streams)])
         if debug and messages:
             print(messages, file=sys.stderr, end="")
         if "error" in answer:
@@ -152,7 +155,7 @@ class Armed(Closing):
         self.ring.close()
 
 
-def _run_loader(streams: list[str]) -> tuple[dict[str, Any], list[int], str]:
+def _run_loader(arguments: list[str]) -> tuple[dict[str, Any], list[int], str]:
     """Answer, descriptors and everything that the loader and LLVM printed."""
     ours, theirs = socket.socketpair()
     with ours, tempfile.TemporaryFile() as output:
@@ -160,7 +163,7 @@ def _run_loader(streams: list[str]) -> tuple[dict[str, Any], list[int], str]:
             # -P: the current directory is anybody's, and this runs as root
             command = [sys.executable, "-P", "-m", "fserr_bpf.live.loader"]
             child = subprocess.Popen(
-                [*command, str(theirs.fileno()), *streams],
+                [*command, str(theirs.fileno()), *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -23,7 +23,13 @@ _U32, _S32, _LONG = "u32 {}", "s32 {}", "unsigned long {}"
 WANTED: dict[str, tuple[str, dict[str, str]]] = {
     "super_block": (
         "",
-        {"s_dev": _U32, "s_magic": _LONG, "s_flags": _LONG, "s_fs_info": _POINTER},
+        {
+            "s_dev": _U32,
+            "s_magic": _LONG,
+            "s_flags": _LONG,
+            "s_fs_info": _POINTER,
+            "s_root": _POINTER,
+        },
     ),
     "inode": (
         "",
@@ -33,8 +39,24 @@ WANTED: dict[str, tuple[str, dict[str, str]]] = {
             "i_generation": _U32,
             "i_rdev": _U32,
             "i_sb_list.next": _POINTER,
+            "i_dentry.first": _POINTER,
+            "i_wb": _POINTER,
         },
     ),
+    "dentry": (
+        "",
+        {
+            "d_parent": _POINTER,
+            "d_name.name": _POINTER,
+            "d_hash.pprev": _POINTER,
+            "d_u.d_alias": _POINTER,
+            "d_alias": _POINTER,
+        },
+    ),
+    "bdi_writeback": ("", {"memcg_css": _POINTER}),
+    "cgroup_subsys_state": ("", {"cgroup": _POINTER}),
+    "cgroup": ("", {"kn": _POINTER}),
+    "kernfs_node": ("", {"id": "u64 {}"}),
     "address_space": ("", {"host": "struct inode *{}", "wb_err": _U32}),
     "file": ("", {"f_inode": "struct inode *{}"}),
     "task_struct": (
@@ -57,6 +79,8 @@ WANTED: dict[str, tuple[str, dict[str, str]]] = {
             "sb": "struct super_block *{}",
             "inode": "struct inode *{}",
             "pos": "u64 {}",
+            "len": "u64 {}",
+            "type": _U32,
             "error": _S32,
         },
     ),

@@ -1,7 +1,7 @@
 """The loader process: compile with bcc, attach, hand the descriptors over, leave.
 
 bcc maps LLVM, some 70 MB that the monitor must not carry, so it lives here. Run
-as ``python -m fserr_bpf.live.loader FD STREAM...``: FD is one end of a socket
+as ``python -m fserr_bpf.live.loader FD [detail] STREAM...``: FD is one end of a socket
 pair, over which one JSON message and the descriptors go back (SCM_RIGHTS). The
 probes live as long as somebody holds their descriptors.
 """
@@ -21,7 +21,7 @@ from typing import Any
 from fserr_bpf.errors import BccError, FserrError
 from fserr_bpf.live.btf import Btf
 from fserr_bpf.live.headers import kernel_types, version_code
-from fserr_bpf.live.probes import PROBES, Attachment, Kernel, Kind, ProbeSpec, wanted
+from fserr_bpf.live.probes import DETAIL, PROBES, Attachment, Kernel, Kind, ProbeSpec, wanted
 from fserr_bpf.model.stream import Stream
 
 APT_LINE = "apt install python3-bpfcc, and run the Python that sees it (Debian's /usr/bin/python3)"
@@ -50,7 +50,7 @@ def program_text(folder: Path, types: str, functions: Collection[str]) -> str:
         for name in sorted(known.difference(functions))
     )
     head = f"#include <linux/ptrace.h>\n{types}"
-    names = ("fserr.h", "compat.h", "emit.h", *SOURCES)
+    names = ("fserr.h", "side.h", "compat.h", "detail.h", "emit.h", *SOURCES)
     texts = [f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in names]
     return "".join([head, unused, *texts])
 
@@ -79,11 +79,13 @@ def _has_ext4_abort(ext4: Btf) -> bool:
 class Loader:
     """One compiled object and what of it could be attached."""
 
-    def __init__(self, streams: Sequence[Stream]) -> None:
+    def __init__(self, streams: Sequence[Stream], *, detail: bool = False) -> None:
         vmlinux = Btf()
         btf = {"": vmlinux} | {name: Btf(name, vmlinux) for name in MODULES}
         abort = _has_ext4_abort(btf["ext4"])
         types = kernel_types(btf, abort=abort)
+        if detail:
+            types += "#define FSERR_DETAIL 1\n"
         self.kernel = Kernel(
             kprobes=KPROBE_PMU.exists(),
             fserror="HAVE_fserror_event_work" in types,
@@ -183,7 +185,9 @@ def main(arguments: Sequence[str]) -> int:
     """Entry point of the loader process; answers over the socket, never on stdout."""
     channel = socket.socket(fileno=int(arguments[0]))
     try:
-        loader = Loader([Stream(name) for name in arguments[1:]])
+        detail = DETAIL in arguments
+        streams = [Stream(name) for name in arguments[1:] if name != DETAIL]
+        loader = Loader(streams, detail=detail)
     except FserrError as error:
         answer: dict[str, Any] = {
             "error": type(error).__name__,

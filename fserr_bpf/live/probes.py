@@ -56,6 +56,8 @@ def _tracepoint(target: str, function: str) -> Attachment:
     return Attachment(Kind.TRACEPOINT, target, f"tracepoint_{function}")
 
 
+DETAIL = "detail"  # argument of the loader: with side records
+
 _XFS = ("xfs_mount_m_super",)
 
 PROBES: tuple[ProbeSpec, ...] = (

@@ -68,6 +68,8 @@ _libc.name_to_handle_at.argtypes = (
     ctypes.c_int,
 )
 _libc.name_to_handle_at.restype = ctypes.c_int
+_libc.open_by_handle_at.argtypes = (ctypes.c_int, ctypes.POINTER(_FileHandle), ctypes.c_int)
+_libc.open_by_handle_at.restype = ctypes.c_int
 _libc.statfs.argtypes = (ctypes.c_char_p, ctypes.POINTER(_Statfs))
 _libc.statfs.restype = ctypes.c_int
 _libc.statx.argtypes = (
@@ -119,8 +121,16 @@ def fanotify_mark(group: int, flags: int, mask: int, path: str) -> None:
     _check(_libc.fanotify_mark(group, flags, mask, _AT_FDCWD, os.fsencode(path)), path)
 
 
-def name_to_handle_at(path: str) -> NameToHandle:
-    """The file handle of ``path``, symbolic links followed (``name_to_handle_at(2)``)."""
+def open_by_handle_at(mount: int, handle_type: int, f_handle: bytes) -> int:
+    """An O_PATH descriptor of the object, on the file system of the descriptor ``mount``."""
+    handle = _FileHandle(handle_bytes=len(f_handle), handle_type=handle_type)
+    ctypes.memmove(handle.f_handle, f_handle, len(f_handle))
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    return _check(_libc.open_by_handle_at(mount, ctypes.byref(handle), flags))
+
+
+def name_to_handle_at(path: str, *, follow: bool = True) -> NameToHandle:
+    """The file handle of ``path`` (``name_to_handle_at(2)``); ``follow`` symbolic links."""
     handle = _FileHandle(handle_bytes=MAX_HANDLE_SZ)
     mount_id = ctypes.c_int()
     result = _libc.name_to_handle_at(
@@ -128,7 +138,7 @@ def name_to_handle_at(path: str) -> NameToHandle:
         os.fsencode(path),
         ctypes.byref(handle),
         ctypes.byref(mount_id),
-        _AT_SYMLINK_FOLLOW,
+        _AT_SYMLINK_FOLLOW if follow else 0,
     )
     _check(result, path)
     return NameToHandle(

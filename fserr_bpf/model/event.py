@@ -6,6 +6,7 @@ an event is built once per error and a flood must not cost more than it has to.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import NamedTuple
 
 
@@ -37,6 +38,56 @@ class InfoRecord(NamedTuple):
     data: bytes
 
 
+class Address(NamedTuple):
+    """A place in kernel code that means the same on another host.
+
+    ``build_id`` in hexadecimal, ``module`` "" for vmlinux, ``offset`` in bytes from the
+    start of ``section``.
+    """
+
+    build_id: str
+    module: str
+    section: str
+    offset: int
+
+
+class PathState(StrEnum):
+    """What is known of the path of an event's file, see ``docs/detail.md``."""
+
+    NONE = ""
+    EXACT = "exact"
+    SEVERAL = "several names"
+    STALE = "stale"
+    UNKNOWN = "unknown"
+    PENDING = "pending"
+    NOT_ASKED = "not asked"
+
+
+class Side(NamedTuple):
+    """What ``--detail`` adds, see ``docs/detail.md``.
+
+    ``kind`` is the name of an ErrorKind. ``pos`` and ``length`` are bytes. ``stack`` are
+    kernel addresses, innermost caller first. ``name`` is relative to the root of the file
+    system and what the probe read, ``path`` absolute and looked up later. ``cgroup`` is
+    that of the ``cgroup_of``: "inode" or "task".
+    """
+
+    kind: str
+    pos: int = 0
+    length: int = 0
+    stack: tuple[int, ...] = ()
+    name: str = ""
+    name_state: str = ""
+    path: str = ""
+    path_state: str = ""
+    cgroup: str = ""
+    cgroup_id: int = 0
+    cgroup_of: str = ""
+    uuid: str = ""
+    label: str = ""
+    mount_points: tuple[str, ...] = ()
+
+
 class Origin(NamedTuple):
     """What BPF saw and the fanotify record has no room for.
 
@@ -44,7 +95,8 @@ class Origin(NamedTuple):
     superblock. ``ino`` is 0 where the error has no inode. ``task_start`` is the start of
     the process in CLOCK_MONOTONIC nanoseconds, 0 if it is not known. ``function`` and
     ``line`` are the file system's own; ``failaddr`` is a kernel address or 0.
-    ``source`` names the probe, for example ``kprobe:__ext4_error_inode``.
+    ``source`` names the probe, for example ``kprobe:__ext4_error_inode``. ``address`` is
+    the portable form of ``failaddr``; it and ``side`` are None without ``--detail``.
     """
 
     time_ns: int
@@ -62,6 +114,8 @@ class Origin(NamedTuple):
     failaddr: int = 0
     block: int = 0
     task_start: int = 0
+    address: Address | None = None
+    side: Side | None = None
 
 
 class FsErrorEvent(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any
 from fserr_bpf.codec.fanotify import encode
 from fserr_bpf.errors import DecodeError
 from fserr_bpf.model.event import (
+    Address,
     Event,
     FileHandle,
     FsErrorEvent,
@@ -20,6 +21,7 @@ from fserr_bpf.model.event import (
     Origin,
     OtherEvent,
     OverflowEvent,
+    Side,
 )
 from fserr_bpf.outputs.errno import errno_name
 
@@ -72,7 +74,24 @@ def _fs_error_dict(event: FsErrorEvent) -> dict[str, Any]:
         "fd": event.fd,
         "pidfd": event.pidfd,
         "extra": _extra_list(event.extra),
-        "origin": None if origin is None else origin._asdict() | {"dev": list(origin.dev)},
+        "origin": None if origin is None else _origin_dict(origin),
+    }
+
+
+def _origin_dict(origin: Origin) -> dict[str, Any]:
+    address, side = origin.address, origin.side
+    lists = (
+        {}
+        if side is None
+        else {
+            "stack": list(side.stack),
+            "mount_points": list(side.mount_points),
+        }
+    )
+    return origin._asdict() | {
+        "dev": list(origin.dev),
+        "address": None if address is None else address._asdict(),
+        "side": None if side is None else side._asdict() | lists,
     }
 
 
@@ -148,10 +167,10 @@ def _origin(fields: _Fields) -> Origin:
     dev = fields.list("dev")
     if len(dev) != 2:
         raise fields.bad("dev", "is not [major, minor]")
-    major, minor = (_Fields({"dev": number}, "origin", fields.offset) for number in dev)
+    major, minor = fields.integers("dev", _U32)
     return Origin(
         time_ns=fields.integer("time_ns", _S64),
-        dev=(major.integer("dev", _U32), minor.integer("dev", _U32)),
+        dev=(major, minor),
         device=fields.text("device"),
         mount_point=fields.text("mount_point"),
         fstype=fields.text("fstype"),
@@ -165,6 +184,36 @@ def _origin(fields: _Fields) -> Origin:
         failaddr=fields.integer("failaddr", _U64),
         block=fields.integer("block", _U64),
         task_start=fields.integer("task_start", _U64),
+        address=_address(fields.inner("address")) if fields.get("address") is not None else None,
+        side=_side(fields.inner("side")) if fields.get("side") is not None else None,
+    )
+
+
+def _address(fields: _Fields) -> Address:
+    return Address(
+        build_id=fields.text("build_id"),
+        module=fields.text("module"),
+        section=fields.text("section"),
+        offset=fields.integer("offset", _U64),
+    )
+
+
+def _side(fields: _Fields) -> Side:
+    return Side(
+        kind=fields.text("kind"),
+        pos=fields.integer("pos", _U64),
+        length=fields.integer("length", _U64),
+        stack=fields.integers("stack", _U64),
+        name=fields.text("name"),
+        name_state=fields.text("name_state"),
+        path=fields.text("path"),
+        path_state=fields.text("path_state"),
+        cgroup=fields.text("cgroup"),
+        cgroup_id=fields.integer("cgroup_id", _U64),
+        cgroup_of=fields.text("cgroup_of"),
+        uuid=fields.text("uuid"),
+        label=fields.text("label"),
+        mount_points=fields.texts("mount_points"),
     )
 
 
@@ -185,6 +234,10 @@ class _Fields:
         if key not in self._value:
             raise self.bad(key, "is missing")
         return self._value[key]
+
+    def get(self, key: str) -> object:
+        """The value of a key that earlier streams of this version lack; None without it."""
+        return self._value.get(key)
 
     def integer(self, key: str, limits: tuple[int, int]) -> int:
         value = self[key]
@@ -219,6 +272,14 @@ class _Fields:
         if not isinstance(value, list):
             raise self.bad(key, f"is {type(value).__name__}, not a list")
         return value
+
+    def integers(self, key: str, limits: tuple[int, int]) -> tuple[int, ...]:
+        items = [_Fields({key: item}, self._name, self.offset) for item in self.list(key)]
+        return tuple(item.integer(key, limits) for item in items)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        items = [_Fields({key: item}, self._name, self.offset) for item in self.list(key)]
+        return tuple(item.text(key) for item in items)
 
     def inner(self, key: str) -> _Fields:
         return _Fields(self[key], f"{self._name} {key}", self.offset)

@@ -8,8 +8,10 @@ may be hostile: everything that does not print, and the backslash, is escaped (`
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 
+from fserr_bpf.codec.detail import read_detail, read_location
 from fserr_bpf.codec.handles import inode_of
 from fserr_bpf.model.event import (
     Event,
@@ -19,9 +21,16 @@ from fserr_bpf.model.event import (
     Origin,
     OtherEvent,
     OverflowEvent,
+    Side,
 )
 from fserr_bpf.outputs.errno import errno_name
+from fserr_bpf.uapi.proposed import (
+    FAN_EVENT_INFO_TYPE_DETAILED_ERROR,
+    FAN_EVENT_INFO_TYPE_ERROR_LOCATION,
+    ErrorKind,
+)
 
+_PROPOSED = {FAN_EVENT_INFO_TYPE_DETAILED_ERROR, FAN_EVENT_INFO_TYPE_ERROR_LOCATION}
 _NO_TIME = "--:--:--.------"
 _SUSPECT = re.compile(r"[^!-\[\]-~]")
 
@@ -53,15 +62,48 @@ def _fs_error(event: FsErrorEvent) -> str:
         site = f"{_function(origin)} {printable(origin.source)}"
     inode = _inode(event.handle, origin)
     columns = f"{time} {place:<22} {error:<16} x{event.error_count:<3} {inode:<24} {task:<14} "
-    return (columns + site).rstrip() + _extra(event.extra)
+    side = _side(origin.side) if origin and origin.side else ""
+    extra = [record for record in event.extra if not (side and record.info_type in _PROPOSED)]
+    return (columns + site).rstrip() + side + _extra(extra)
 
 
 def _other(event: OtherEvent) -> str:
     return f"{_NO_TIME} mask {event.mask:#x} fd {event.fd} pid {event.pid}{_extra(event.extra)}"
 
 
-def _extra(extra: tuple[InfoRecord, ...]) -> str:
-    return "".join(f"  info {record.info_type} {record.data.hex() or '-'}" for record in extra)
+def _extra(extra: Iterable[InfoRecord]) -> str:
+    return "".join(f"  {_info(record)}" for record in extra)
+
+
+def _info(record: InfoRecord) -> str:
+    """A record of the proposal in words, any other in hexadecimal."""
+    if detail := read_detail(record):
+        words = zip(detail._fields[1:4], detail[1:4], strict=True)
+        known = "".join(f" {name} {value}" for name, value in words if value)
+        address = f" failaddr {detail.failaddr:#x}" if detail.failaddr else ""
+        return f"kind {_kind(detail.kind)}{known}{address}"
+    if location := read_location(record):
+        return f"in {printable(location.function)}:{location.line}".removesuffix(":0")
+    return f"info {record.info_type} {record.data.hex() or '-'}"
+
+
+def _kind(number: int) -> str:
+    return ErrorKind(number).name if number in set(ErrorKind) else str(number)
+
+
+def _side(side: Side) -> str:
+    """What ``--detail`` adds, behind two spaces; what is not known is left out."""
+    where = ""
+    if side.path:
+        where = f"{side.path} ({side.path_state})"
+    elif side.name_state:
+        where = f"{side.name or '/'} ({side.name_state})"
+    numbers = [("pos", side.pos), ("length", side.length)]
+    words = [printable(side.kind), *(f"{name} {value}" for name, value in numbers if value)]
+    words += [printable(where)] if where else []
+    if side.cgroup or side.cgroup_id:
+        words.append(f"cgroup {printable(side.cgroup) or side.cgroup_id}")
+    return "  " + ", ".join(words)
 
 
 def _time(time_ns: int) -> str:

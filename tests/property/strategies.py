@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from fserr_bpf.model.event import (
+    Address,
     Event,
     FileHandle,
     FsErrorEvent,
@@ -13,6 +14,7 @@ from fserr_bpf.model.event import (
     Origin,
     OtherEvent,
     OverflowEvent,
+    Side,
 )
 from fserr_bpf.uapi.record import Record
 
@@ -44,6 +46,26 @@ def info_records(*not_types: int) -> st.SearchStrategy[tuple[InfoRecord, ...]]:
 names = st.binary(max_size=40).map(lambda data: data.decode("utf-8", "surrogateescape"))
 """Text as the kernel gives it: any bytes, what is not UTF-8 as lone surrogates."""
 
+addresses = st.builds(Address, build_id=names, module=names, section=names, offset=unsigned(64))
+
+sides = st.builds(
+    Side,
+    kind=names,
+    pos=unsigned(64),
+    length=unsigned(64),
+    stack=st.lists(unsigned(64), max_size=3).map(tuple),
+    name=names,
+    name_state=names,
+    path=names,
+    path_state=names,
+    cgroup=names,
+    cgroup_id=unsigned(64),
+    cgroup_of=names,
+    uuid=names,
+    label=names,
+    mount_points=st.lists(names, max_size=2).map(tuple),
+)
+
 origins = st.builds(
     Origin,
     time_ns=signed(64),
@@ -61,6 +83,8 @@ origins = st.builds(
     failaddr=unsigned(64),
     block=unsigned(64),
     task_start=unsigned(64),
+    address=st.none() | addresses,
+    side=st.none() | sides,
 )
 
 fs_error_events = st.builds(

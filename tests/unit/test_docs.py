@@ -96,6 +96,14 @@ def test_named_scenarios_exist() -> None:
     assert set(named) <= {scenario.name for scenario in SCENARIOS}
 
 
+def test_readme_matrix_has_every_scenario_and_no_difference() -> None:
+    rows = re.findall(
+        r"^(\w+) +((?:(?:L0(?: ∅)?|not run) *)+)$", text_of("README.md"), re.MULTILINE
+    )
+    assert [name for name, _ in rows] == [scenario.name for scenario in SCENARIOS]
+    assert all("L0" in cells for _, cells in rows)
+
+
 def test_relative_links_lead_somewhere() -> None:
     dead = [
         f"{document.name}: {target}"

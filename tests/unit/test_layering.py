@@ -29,23 +29,36 @@ RULE: dict[str, tuple[str, ...]] = {
     "live": ("errors", "closing", "uapi", "model"),
     "outputs": ("errors", "closing", "uapi", "model", "codec"),
     "marks": ("errors", "uapi", "model", "codec", "live"),
-    "origin": ("uapi", "model", "marks"),
+    "origin": ("uapi", "model", "streams", "marks"),
     "kernelgroup": ("errors", "closing", "uapi", "model", "codec", "live", "marks"),
+    "symbolize": ("closing", "model"),
+    "names": ("closing", "model", "live", "marks", "symbolize"),
+    "following": ("errors", "closing", "uapi", "live", "marks", "kernelgroup", "names"),
     "monitor": (
         *("errors", "closing", "uapi", "statistics", "model", "codec", "streams", "details"),
-        *("live", "marks", "origin", "kernelgroup"),
+        *("live", "marks", "origin", "kernelgroup", "names", "following"),
     ),
+    "top": ("errors", "closing", "model", "outputs"),
     "fserr_bpf": ("model", "monitor"),
     "compare": (
         *("errors", "closing", "uapi", "statistics", "model", "codec", "live", "outputs"),
-        "monitor",
+        *("symbolize", "monitor"),
     ),
-    "cli": ("errors", "uapi", "model", "codec", "live", "outputs", "monitor", "fserr_bpf"),
+    "cli": (
+        *("errors", "uapi", "model", "codec", "live", "outputs", "symbolize", "monitor", "top"),
+        "fserr_bpf",
+    ),
 }
 # Two commands of the package are parts of compare, which nobody else should pay for.
 LAZILY = {("fserr_bpf.cli.lab", "compare"), ("fserr_bpf.cli.compare", "compare")}
 # What only one unit of the package may know about.
-OUTSIDE = {"bcc": "live", "ctypes": "live", "msgpack": "outputs"}
+OUTSIDE = {
+    "bcc": "live",
+    "ctypes": "live",
+    "msgpack": "outputs",
+    "rich": "top",
+    "elftools": "symbolize",
+}
 
 _MODULE_NAME = re.compile(r"(fserr_bpf|compare|tests)(\.\w+)+")
 

@@ -180,6 +180,8 @@ EXPECTED = {
         "failaddr": 0,
         "block": 77,
         "task_start": 8211000000,
+        "address": None,
+        "side": None,
     },
 }
 

@@ -1,0 +1,277 @@
+"""``fserr-bpf top``: what is wrong where, in a terminal, while it happens.
+
+The parts that need rich are imported when they are needed: no other command, nor
+``--once --json``, should need it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import os
+import select
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fserr_bpf.cli.watching import announce, needed_capabilities, say, stop_signals
+from fserr_bpf.errors import FserrError, UsageError
+from fserr_bpf.live.privileges import drop
+from fserr_bpf.model.event import FsErrorEvent
+from fserr_bpf.model.mark import Mark
+from fserr_bpf.model.stream import Stream
+from fserr_bpf.monitor import Monitor
+from fserr_bpf.top import report
+from fserr_bpf.top.ages import Ages
+from fserr_bpf.top.model import Board, FileSystem, Order, Snapshot
+
+if TYPE_CHECKING:
+    from fserr_bpf.top.screen import Screen
+
+_NEWS_KEPT = 3
+_QUIT = frozenset("qQ\x03\x04")  # also Ctrl-C and Ctrl-D
+_ORDERS = {"c": Order.COUNT, "t": Order.TIME}
+_PAUSE = frozenset("p ")
+_SIGNALS = 64  # numbers to read at once
+_LONGEST = 86400  # seconds
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "top",
+        help="show file systems, places and events in a terminal",
+        description="Show which file systems have errors, from which places of the kernel, and "
+        "the last events, while they happen.",
+    )
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="any path on the file system to watch; default: every mounted ext4, XFS, "
+        "btrfs and f2fs, also those mounted later",
+    )
+    parser.add_argument(
+        "--stream",
+        type=Stream,
+        choices=list(Stream),
+        default=Stream.PROPOSED,
+        help="what is an event, as for run (default: proposed)",
+    )
+    parser.add_argument(
+        "--detail", action="store_true", help="also ask which file it is, as for run"
+    )
+    parser.add_argument(
+        "--interval",
+        type=_seconds,
+        default=1.0,
+        metavar="S",
+        help="seconds between two drawings at least; with --once: how long to watch (default: 1)",
+    )
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="watch for the interval, or until a signal, and print what was seen",
+    )
+    parser.add_argument("--json", action="store_true", help="with --once: one object for programs")
+    parser.set_defaults(function=run)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {_LONGEST}")
+    return seconds
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until q, Ctrl-C, a signal or the end of ``--once``; returns 0.
+
+    Raises FserrError subclasses.
+    """
+    if arguments.json and not arguments.once:
+        raise UsageError("--json is for --once", "add --once, or use run --format json")
+    if not arguments.json:
+        _check_rich()
+    if not arguments.once:
+        _check_terminal()
+    marks = [Mark.filesystem(path) for path in arguments.paths] or None
+    with (
+        stop_signals() as stop,
+        Monitor(marks, arguments.stream, detail=arguments.detail, debug=arguments.debug) as monitor,
+    ):
+        watch = _Watch(monitor)
+        if arguments.once:
+            announce(monitor)
+        if monitor.names:
+            monitor.names.become(None)
+        drop(None, needed_capabilities(monitor))
+        if arguments.once:
+            _once(watch, stop, arguments)
+        else:
+            _Live(watch, arguments.interval).run(stop)
+            say(str(monitor.statistics()))
+    return 0
+
+
+def _check_rich() -> None:
+    if importlib.util.find_spec("rich") is None:
+        raise FserrError(
+            "top needs rich", "apt install python3-rich, or pip install 'fserr-bpf[top]'"
+        )
+
+
+def _check_terminal() -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("top needs a terminal", "use top --once, or run")
+
+
+class _Watch:
+    """A monitor and all that has come from it."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor = monitor
+        self.board = Board()
+        self.blind = monitor.blind()
+        self._news = deque[str](maxlen=_NEWS_KEPT)
+        self._follow()
+
+    def take(self) -> bool:
+        """Everything that waits now; False if that is nothing."""
+        changed = False
+        for event in self.monitor.read_events():
+            self.board.add(event)
+            changed = True
+        news = self.monitor.news()
+        if news:
+            self._news += news
+            self._follow()
+        return changed or bool(news)
+
+    def snapshot(self) -> Snapshot:
+        """What has come so far; files that were found since are named in it."""
+        snapshot, names = self.board.snapshot(), self.monitor.names
+        if names is None:
+            return snapshot
+        return snapshot._replace(
+            events=tuple(
+                names.complete(event) if isinstance(event, FsErrorEvent) else event
+                for event in snapshot.events
+            )
+        )
+
+    def _follow(self) -> None:
+        self.board.watch(
+            FileSystem(m.fsid, (m.dev >> 20, m.dev & 0xFFFFF), m.device, m.mount_point, m.fstype)
+            for m in self.monitor.marks
+        )
+
+    def lost(self) -> dict[str, int]:
+        """Errors that were seen but are in no event, by the stage that lost them."""
+        statistics = self.monitor.statistics()
+        return {"ring full": statistics.ring_full, "queue full": statistics.queue_full}
+
+    def missed(self) -> dict[str, int]:
+        """Runs of a probe that the kernel skipped, where there were any."""
+        return {name: n for name, n in self.monitor.statistics().missed.items() if n}
+
+    def notices(self) -> list[str]:
+        """Blind spots, losses and the last news, in words."""
+        lines = [f"cannot see {', '.join(what)}: {why}" for why, what in self.blind.items()]
+        lines += [f"{n} errors lost: {stage}" for stage, n in self.lost().items() if n]
+        lines += [f"{n} errors missed by {probe}" for probe, n in self.missed().items()]
+        return [*lines, *self._news]
+
+
+def _once(watch: _Watch, stop: int, arguments: argparse.Namespace) -> None:
+    """Watch for a while and print."""
+    begin = time.monotonic()
+    stopped: frozenset[int] = frozenset()
+    while not stopped and (left := begin + arguments.interval - time.monotonic()) > 0:
+        watch.take()
+        stopped = watch.monitor.wait(left, {stop: select.POLLIN})
+    watch.take()
+    snapshot, stream = watch.snapshot(), str(arguments.stream)
+    if arguments.json:
+        seen = report.Seen(
+            stream, time.monotonic() - begin, watch.lost(), watch.missed(), watch.blind
+        )
+        print(report.dumps(snapshot, seen))
+        return
+    from fserr_bpf.top import screen, view  # noqa: PLC0415
+
+    frame = view.Frame(stream, Order.COUNT, paused=False, notices=watch.notices())
+    screen.print_lines(lambda width: view.render(snapshot, frame, Ages(time.time_ns()), width))
+
+
+class _Live:
+    """The view in a terminal, and what its keys do."""
+
+    def __init__(self, watch: _Watch, interval: float) -> None:
+        self._watch = watch
+        self._interval = interval
+        self._order = Order.COUNT
+        self._paused = False
+        self._snapshot = watch.snapshot()
+        self._notices = watch.notices()
+        self._drawn = -math.inf  # CLOCK_MONOTONIC seconds
+        self._due = -math.inf  # when to draw again
+
+    def run(self, stop: int) -> None:
+        """Until a key or a signal ends it."""
+        from fserr_bpf.top.screen import Screen  # noqa: PLC0415
+
+        with _resizes(), Screen() as screen:
+            masks = {stop: select.POLLIN, screen.fileno(): select.POLLIN}
+            while True:
+                if self._watch.take() and not self._paused:
+                    self._due = min(self._due, self._drawn + self._interval)
+                left = self._due - time.monotonic()
+                if left <= 0:
+                    self._draw(screen)
+                    left = self._due - time.monotonic()
+                ready = self._watch.monitor.wait(None if left == math.inf else max(left, 0), masks)
+                if stop in ready:
+                    if set(os.read(stop, _SIGNALS)) != {signal.SIGWINCH}:
+                        return
+                    self._due = -math.inf
+                if screen.fileno() in ready:
+                    keys = screen.keys()
+                    if _QUIT & set(keys):
+                        return
+                    self._press(keys)
+
+    def _press(self, keys: str) -> None:
+        for key in keys.lower():
+            self._order = _ORDERS.get(key, self._order)
+            self._paused ^= key in _PAUSE
+        self._due = -math.inf
+
+    def _draw(self, screen: Screen) -> None:
+        from fserr_bpf.top import view  # noqa: PLC0415
+
+        if not self._paused:
+            self._snapshot, self._notices = self._watch.snapshot(), self._watch.notices()
+        frame = view.Frame(
+            str(self._watch.monitor.stream), self._order, self._paused, self._notices
+        )
+        ages, size = Ages(time.time_ns()), screen.size()
+        screen.draw(view.render(self._snapshot, frame, ages, *size), size)
+        self._drawn = time.monotonic()
+        still = self._paused or screen.dumb
+        self._due = math.inf if still else self._drawn + max(self._interval, ages.changes_in)
+
+
+@contextmanager
+def _resizes() -> Iterator[None]:
+    """Let a change of the terminal's size into the descriptor of the stop signals."""
+    previous = signal.signal(signal.SIGWINCH, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, previous)

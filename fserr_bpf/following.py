@@ -1,0 +1,97 @@
+"""The marks of a group kept true to the mount table, and what there is to tell about it."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterable
+
+from fserr_bpf.closing import Closing
+from fserr_bpf.errors import FserrError
+from fserr_bpf.kernelgroup import KernelGroup
+from fserr_bpf.live.armed import Armed
+from fserr_bpf.live.mounts import MountTable, MountWatch, read_mounts
+from fserr_bpf.marks import MarkedFilesystem, MarkTable
+from fserr_bpf.names.lookup import Names, clones
+from fserr_bpf.uapi.record import Probe
+
+
+class Following(Closing):
+    """Ends marks, and makes those of file systems mounted later if the table follows.
+
+    ``owner`` is whom ``armed`` watches for. ``changed`` says that the mount table is to be
+    read, whoever saw it; ``fileno()`` is to be polled for POLLPRI | POLLERR, which takes
+    the notice.
+    """
+
+    def __init__(
+        self,
+        owner: object,
+        marks: MarkTable,
+        armed: Armed,
+        kernel_group: KernelGroup | None,
+        names: Names | None,
+    ) -> None:
+        self._owner, self._marks, self._armed = owner, marks, armed
+        self._kernel_group, self._names = kernel_group, names
+        self._ends_by_table = all(a.probe != Probe.SB_DELETE for a in armed.attached)
+        self._ends_lost = armed.ring.lost()[Probe.SB_DELETE]
+        self._clones: set[str] = set()
+        self.news: list[str] = []
+        self.changed = False
+        self._mounts = MountWatch()
+        self._look(read_mounts())
+
+    def fileno(self) -> int:
+        """The descriptor that tells of changes."""
+        return self._mounts.fileno()
+
+    def follow(self) -> None:
+        """Read the mount table if it has changed."""
+        ends_lost = self._armed.ring.lost()[Probe.SB_DELETE]
+        if ends_lost > self._ends_lost:  # then the mount table must say which marks ended
+            self._ends_lost = ends_lost
+            self.changed = self._ends_by_table = True
+        poll = select.poll()
+        poll.register(self._mounts.fileno(), select.POLLPRI | select.POLLERR)
+        if not poll.poll(0) and not self.changed:
+            return
+        self.changed = False
+        table = self._mounts.changed()
+        if self._ends_by_table:
+            self.ended(self._marks.end_unmounted(table))
+        if self._marks.follows:
+            self._follow(table)
+        self._look(table)
+
+    def ended(self, gone: Iterable[MarkedFilesystem]) -> None:
+        """Marks have ended: their file systems were unmounted."""
+        for marked in gone:
+            self.news.append(f"no longer watching {marked.mount_point}: unmounted")
+        self._armed.watch(self._owner, self._marks.devices())
+
+    def _follow(self, table: MountTable) -> None:
+        skipped = set(self._marks.skipped)
+        new = self._marks.follow(table)
+        self._armed.watch(self._owner, self._marks.devices())
+        for marked in new:
+            self.news.append(f"now watching {marked.mount_point} ({marked.fstype})")
+            try:
+                if self._kernel_group:
+                    self._kernel_group.mark(marked)
+            except FserrError as error:  # unmounted again, or the right to mark was given up
+                self.news.append(f"no ext4 errors from {error}")
+            if marked.fstype in self._armed.unloaded:
+                self.news.append(f"{marked.fstype} was loaded late: start again to see its errors")
+        for path in set(self._marks.skipped) - skipped:
+            self.news.append(f"not watching {self._marks.skipped[path]}")
+
+    def _look(self, table: MountTable) -> None:
+        if self._names:
+            self._names.see(self._marks, table)
+        found = set(clones(self._marks))
+        self.news += sorted(found - self._clones)
+        self._clones = found
+
+    def close(self) -> None:
+        """Stop watching the mount table."""
+        self._mounts.close()

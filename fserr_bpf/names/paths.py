@@ -1,0 +1,82 @@
+"""File handles to paths, without opening the file for data.
+
+Each answer is checked: the handle of the path must be the handle that was asked for. What
+cannot be checked is unknown.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from fserr_bpf.live import syscalls
+from fserr_bpf.live.mounts import read_mounts
+from fserr_bpf.model.event import FileHandle, PathState
+
+_DELETED = " (deleted)"
+
+
+class Path(NamedTuple):
+    """``path`` is absolute; "" unless ``state`` is EXACT or SEVERAL."""
+
+    path: str
+    state: PathState
+
+
+def path_of(mount_point: str, dev: tuple[int, int], handle: FileHandle, name: str) -> Path:
+    """Where the object of ``handle`` is now, on the file system mounted at ``mount_point``.
+
+    ``name`` is what the probe saw, relative to the file system's root, or "". With it no
+    privilege is needed; without it CAP_DAC_READ_SEARCH. Raises OSError for what the
+    kernel refuses otherwise.
+    """
+    if name and (guess := _below(mount_point, dev, name)) and _is(guess, dev, handle):
+        return _known(guess)
+    # a directory, not O_PATH: open_by_handle_at(2) does not take that
+    root = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = syscalls.open_by_handle_at(root, handle.handle_type, handle.f_handle)
+    except OSError as error:
+        if error.errno == errno.ESTALE:
+            return Path("", PathState.STALE)
+        raise
+    finally:
+        os.close(root)
+    try:
+        path = os.readlink(f"/proc/self/fd/{found}")
+        gone = not os.fstat(found).st_nlink or path.endswith(_DELETED)
+    finally:
+        os.close(found)
+    if _is(path, dev, handle):
+        return _known(path)
+    # a file that nobody has looked up by name: the kernel knows no way to it
+    return Path("", PathState.STALE if gone else PathState.UNKNOWN)
+
+
+def _known(path: str) -> Path:
+    status = os.stat(path, follow_symlinks=False)
+    several = status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode)
+    return Path(path, PathState.SEVERAL if several else PathState.EXACT)
+
+
+def _below(mount_point: str, dev: tuple[int, int], name: str) -> str:
+    """``name`` of the file system as a path below ``mount_point``; "" if it is not there."""
+    roots = [m.root for m in read_mounts() if (m.mount_point, m.dev) == (mount_point, dev)]
+    if not roots:
+        return ""
+    path, root = f"/{name}", roots[-1].rstrip("/")
+    if not path.startswith(f"{root}/"):
+        return ""
+    return os.path.join(mount_point, path[len(root) + 1 :])
+
+
+def _is(path: str, dev: tuple[int, int], handle: FileHandle) -> bool:
+    """Whether ``path`` leads to the object of ``handle`` on the file system of ``dev``."""
+    try:
+        found = syscalls.name_to_handle_at(path, follow=False)
+    except OSError:  # renamed, unlinked, or hidden by another mount
+        return False
+    here = {mount.mount_id for mount in read_mounts() if mount.dev == dev}
+    return found.mount_id in here and (found.handle_type, found.f_handle) == handle
