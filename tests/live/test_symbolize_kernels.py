@@ -7,6 +7,7 @@ compared if the packages are there.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from compare import kernels, vm
+from compare.faults import FAULTS
 from compare.symbolbench import MODULES, debug_cached, debug_file, debug_tree
 from fserr_bpf.errors import LabError
 from fserr_bpf.live.kallsyms import shows_addresses
@@ -154,3 +156,29 @@ def test_modules_of_a_kernel_with_kaslr(tree: Path, capfd: pytest.CaptureFixture
         "xfs xfs_buf_ioend ('xfs_buf_ioend', 4, 'fs/xfs/xfs_buf.c')",
         "xfs xfs_dinode_verify ('xfs_dinode_verify', 4, 'fs/xfs/libxfs/xfs_inode_buf.c')",
     ]
+
+
+def test_failaddr_of_every_xfs_fault(tree: Path, tmp_path: Path) -> None:
+    """Recorded in a machine, resolved here: on another host, with another kernel."""
+    (kernel,) = (k for k in kernels.KERNELS if debug_cached(k) and debug_tree(k) == tree)
+    loads = 'modprobe xfs && modprobe ext4 && exec "$@" >"$FSERR_LAB_OUTPUT/events"'
+    guest = ["sh", "-c", loads, "sh", sys.executable, "-m", "tests.live.recorded_faults"]
+    assert vm.run(kernel, guest, timeout=400, output=tmp_path) == 0
+    lines = (tmp_path / "events").read_text().splitlines()
+    origins = [json.loads(line)["origin"] for line in lines]
+    assert len(origins) >= sum(f.fstype == "xfs" and f.proposed != () for f in FAULTS)
+    with Symbolizer([tree], tmp_path / "cache") as symbolizer:
+        for origin in origins:
+            address = PortableAddress(**origin["address"])
+            place = symbolizer.place(address)
+            assert place is not None, origin
+            path = debug_file(tree, address.module)
+            start = next(s for name, s, _ in code_sections(path) if name == address.section)
+            (chain,) = addr2line(path, address.section, [start + address.offset])
+            assert [frame.function for frame in place.frames] == [name for name, _ in chain]
+            assert all(
+                same_frame(ours, theirs) or elfutils_agrees(path, start + address.offset, ours)
+                for ours, theirs in zip(place.frames, chain, strict=True)
+            ), (origin, place, chain)
+            # kallsyms' name there, without what the compiler has put behind it
+            assert place.function == origin["function"]

@@ -1,0 +1,42 @@
+"""Run by test_symbolize_kernels.py in a machine: XFS's faults as JSON lines with details."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from compare.faults import FAULTS
+from compare.scratch import scratch
+from fserr_bpf.live.armed import Armed
+from fserr_bpf.model.mark import Mark
+from fserr_bpf.model.stream import Stream
+from fserr_bpf.monitor import Monitor
+from fserr_bpf.outputs.formats import FORMATS
+
+PATIENCE = 20.0  # seconds
+
+
+def main() -> None:
+    """Cause every fault of XFS that the stream proposed has, and print what came."""
+    encode = FORMATS["json"].encode
+    with Armed([Stream.PROPOSED], detail=True) as armed:
+        for fault in FAULTS:
+            if fault.fstype != "xfs" or not fault.expected_of_proposed():
+                continue
+            with scratch(fault.fstype) as fs:
+                fault.prepare(fs)
+                marks = [Mark.filesystem(str(fs.mount_point))]
+                with Monitor(marks, detail=True, armed=armed) as monitor:
+                    fault.cause(fs)
+                    deadline = time.monotonic() + PATIENCE
+                    monitor.pump()
+                    while not len(monitor) and time.monotonic() < deadline:
+                        monitor.wait(1)
+                        monitor.pump()
+                    for event in monitor.read_events():
+                        sys.stdout.buffer.write(encode(event))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
