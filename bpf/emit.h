@@ -4,7 +4,7 @@
 #define EMIT_H
 
 /*
- * 4 MiB: 26,000 records, a tenth of a second of the fastest flood of one task. With a
+ * 4 MiB: 25,000 records, a tenth of a second of the fastest flood of one task. With a
  * busy processor 256 KiB and 1 MiB lost some of 200,000 errors, 4 MiB none. The pages
  * are mapped twice in the monitor and count so: 8 MiB would take its RSS from 29 to 37 MB.
  */

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
-from compare import flood, kernels, vm
+from compare import flood, kernels, latency, symbolbench, vm
 from compare.flood import Outcome
 from compare.measured import measured
 from compare.scratch import scratch
@@ -129,6 +129,32 @@ def _lab_flood() -> Outcome:
     return Outcome(**json.loads(answer.getvalue()))
 
 
+def _latency_row(name: str) -> Row:
+    found = latency.latency()
+    text = f"{found.median * 1e3:.2f} ms, p99 {found.p99 * 1e3:.1f} ms"
+    return Row(name, text, "-", None, found.median)
+
+
+def _symbol_rows() -> Iterator[Row]:
+    kernel = kernels.find(_LAB_KERNEL)
+    with latency.resolving(symbolbench.debug_tree(kernel)):
+        yield _latency_row("  while places are resolved")
+    for module in symbolbench.MODULES:
+        found = symbolbench.measure(kernel, module)
+        name = f"{_LAB_KERNEL} {module or 'vmlinux'}"
+        target = f"at most {symbolbench.FIRST_TARGET:g} s"
+        ok = found.first <= symbolbench.FIRST_TARGET
+        yield Row(f"first place, {name}", f"{found.first:.2f} s", target, ok, found.first)
+        text = f"{found.later * 1e3:.2f} ms, slowest {found.slowest * 1e3:.1f}"
+        target = f"at most {symbolbench.LATER_TARGET * 1e3:g} ms"
+        ok = found.later <= symbolbench.LATER_TARGET
+        yield Row("  later ones", text, target, ok, found.later)
+        text = f"{found.memory / 1e6:.0f} MB"
+        target = f"at most {symbolbench.MEMORY_TARGET / 1e6:.0f} MB"
+        ok = found.memory <= symbolbench.MEMORY_TARGET
+        yield Row("  memory of the worker", text, target, ok, found.memory)
+
+
 def rows(*, lab: bool) -> Iterator[Row]:
     """Measure; a row comes as soon as it is known. Raises FserrError."""
     yield from _starts_and_idle()
@@ -142,6 +168,9 @@ def rows(*, lab: bool) -> Iterator[Row]:
     yield _memory("memory, highest in the floods", max(trigger.memory, writeback.memory))
     if lab and not kprobes:
         yield from _flood_rows(f"ext4, kprobes of {_LAB_KERNEL}", _lab_flood())
+    yield _latency_row("from error to output")
+    if lab or symbolbench.debug_cached(kernels.find(_LAB_KERNEL)):
+        yield from _symbol_rows()
 
 
 def machine() -> list[str]:
