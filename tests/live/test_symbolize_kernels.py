@@ -1,4 +1,4 @@
-"""Places in Debian's kernels, against addr2line; the running kernel, against kallsyms.
+"""Places in Debian's kernels, against addr2line and drgn; the running kernel, against kallsyms.
 
 FSERR_SYMBOL_ADDRESSES is how many random addresses of each file are compared; setting it
 also fetches the debug packages, 1 GB each, into the cache of the lab. Without it 200 are
@@ -24,6 +24,7 @@ from fserr_bpf.errors import LabError
 from fserr_bpf.live.kallsyms import shows_addresses
 from fserr_bpf.symbolize import Frame, PortableAddress, RunningKernel, Symbolizer
 from tests.live.conftest import IN_LAB, skip
+from tests.live.drgn_places import DrgnFile
 from tests.unit.test_symbolize import addr2line, build_id, code_sections, same_frame
 
 FETCH = "FSERR_SYMBOL_ADDRESSES" in os.environ
@@ -83,6 +84,31 @@ def test_random_addresses(tree: Path, module: str, tmp_path: Path) -> None:
                 else:
                     different.append((hex(offset), place.frames[0], chain[0]))
     print(f"{path.name}: {ADDRESSES} addresses, {explained} of bug 30783, {different}")
+    assert len(different) <= ADDRESSES * (1 - AGREEMENT), different
+
+
+@pytest.mark.parametrize("module", MODULES, ids=["xfs", "vmlinux"])
+def test_random_addresses_with_drgn(tree: Path, module: str, tmp_path: Path) -> None:
+    path = debug_file(tree, module)
+    (text,) = (found for found in code_sections(path) if found[0] == ".text")
+    offsets = sorted(random.Random(module).sample(range(text[2]), ADDRESSES))
+    theirs, identity, told, different = DrgnFile(path), build_id(path), 0, []
+    with Symbolizer([tree], tmp_path) as symbolizer:
+        for offset in offsets:
+            place = symbolizer.place(PortableAddress(identity, module, ".text", offset))
+            assert place is not None, hex(offset)
+            ours = [(f.function, os.path.normpath(f.file), f.line) for f in place.frames]
+            chain = theirs.chain(offset)
+            if not chain:
+                continue
+            told += 1
+            # in assembler a label, or the function that it is in: both are symbols
+            assembler = chain[0][1].endswith(".S")
+            names = [frame[0] for frame in chain]
+            assert assembler or [frame[0] for frame in ours] == names, hex(offset)
+            if [frame[1:] for frame in ours] != [frame[1:] for frame in chain]:
+                different.append((hex(offset), ours, chain))
+    assert told > ADDRESSES * 0.6, "drgn is silent between functions only"
     assert len(different) <= ADDRESSES * (1 - AGREEMENT), different
 
 
