@@ -10,7 +10,7 @@ RUN_PACKAGES := python3-bpfcc python3-venv e2fsprogs xfsprogs kmod
 # a host without kprobes runs the main job in a virtual machine
 LAB_PACKAGES := qemu-system-x86 busybox-static zstd
 COMPARE_PACKAGES := btrfs-progs dmsetup
-TEST_PACKAGES := gcc libc6-dev chromium chromium-driver
+TEST_PACKAGES := gcc libc6-dev chromium chromium-driver tmux elfutils patch perl xz-utils
 KPROBES := $(wildcard /sys/bus/event_source/devices/kprobe/type)
 
 # make compare ARGS="--kernel 6.12 --scenario 'xfs_*'" chooses
@@ -18,12 +18,13 @@ DEFAULT_MATRIX := --kernel here 5.10 6.1 6.12 6.18 7.2 7 --report build/compare
 # make run ARGS="/srv" monitors a path of this host instead of the demonstration
 ARGS ?=
 
-.PHONY: help install run compare test test-vm lint bench clean
+.PHONY: help install run compare kernel test test-vm lint bench clean
 
 help:
 	@echo 'make run              the main job on scratch file systems, beside a real fanotify group'
 	@echo 'make run ARGS="/srv"  watch the file system of /srv on this host'
 	@echo 'make compare          the kernels of the lab beside our stream, with a report'
+	@echo 'make kernel           the patched kernel of kernel-patch/, for compare --kernel patched'
 	@echo 'make test             all tests'
 	@echo 'make test-vm          the live tests in every kernel of the lab; ARGS="--kernel 6.12"'
 	@echo 'make bench            the numbers'
@@ -59,6 +60,10 @@ compare: install $(VENV)/compared
 	@scripts/apt-install $(LAB_PACKAGES) $(COMPARE_PACKAGES)
 	@$(BIN)/fserr-bpf compare $(or $(strip $(ARGS)),$(DEFAULT_MATRIX))
 
+kernel: install
+	@scripts/apt-install $(shell cat kernel-patch/packages)
+	@$(BIN)/python kernel-patch/build
+
 test: install $(VENV)/tested lint
 	@scripts/apt-install $(LAB_PACKAGES) $(COMPARE_PACKAGES) $(TEST_PACKAGES)
 	$(BIN)/python -m pytest
@@ -71,6 +76,8 @@ lint: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd kernel-patch && MYPYPATH=.. ../$(BIN)/mypy --config-file ../pyproject.toml \
+		--scripts-are-modules build check storm tree.py
 
 bench: install $(VENV)/tested
 	@scripts/apt-install $(if $(KPROBES),,$(LAB_PACKAGES))
