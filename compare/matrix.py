@@ -29,6 +29,8 @@ TESTS = (
     "test_refused_mark.py",
     "test_monitor.py",
     "test_device_mapper.py",
+    "test_proposed.py",
+    "test_details.py",
     "test_full_disk.py",
     "test_btrfs.py",
     "test_probes_cli.py",
