@@ -39,7 +39,7 @@ TESTS = (
     "test_interrupt.py",
 )
 # Every test of these may be skipped, for what the kernel's configuration lacks.
-MAY_SKIP = frozenset({"test_interrupt.py", "test_btrfs.py"})
+MAY_SKIP = frozenset({"test_interrupt.py", "test_btrfs.py", "test_refused_mark.py"})
 JOBS = 2
 TIMEOUT = 1500.0  # seconds for one machine: emulated ones are slow
 
