@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fserr_bpf.cli.watching import say
-from fserr_bpf.codec.detail import read_detail
+from fserr_bpf.codec.detail import read_detail, read_location
 from fserr_bpf.codec.fanotify import Decoder
 from fserr_bpf.errors import DecodeError, UsageError
-from fserr_bpf.model.event import Event, FsErrorEvent
+from fserr_bpf.model.event import Event, FsErrorEvent, Origin
 from fserr_bpf.outputs import text
 from fserr_bpf.outputs.schema import from_dict
 from fserr_bpf.symbolize import Frame, Place, PortableAddress, RunningKernel, Symbolizer
+from fserr_bpf.uapi.proposed import ErrorKind
 
 _READ_SIZE = 65536
 _MAX_LINE = 1 << 20
@@ -82,7 +83,10 @@ def _json_lines(file: io.BufferedReader) -> Iterator[tuple[Event, PortableAddres
         except (ValueError, RecursionError) as error:
             raise DecodeError(offset, f"not a line of JSON: {error}") from error
         origin = event.origin if isinstance(event, FsErrorEvent) else None
-        yield event, origin.address if origin else None
+        address = origin.address if origin else None
+        if address and origin and not _is_check(origin):
+            address = _call_before(address)
+        yield event, address
         offset += len(line)
 
 
@@ -92,13 +96,30 @@ def _raw(file: io.BufferedReader) -> Iterator[tuple[Event, PortableAddress | Non
     decoder = Decoder()
     while data := file.read1(_READ_SIZE):
         for event in decoder.feed(data):
-            details = (read_detail(record) for record in event.extra)
-            failaddr = next((detail.failaddr for detail in details if detail), 0)
-            if failaddr and kernel is None:
+            detail = next(filter(None, map(read_detail, event.extra)), None)
+            if detail is None or not detail.failaddr:
+                yield event, None
+                continue
+            if kernel is None:
                 kernel = RunningKernel()
                 say(kernel.hidden or _BARE)
-            yield event, kernel.portable(failaddr) if kernel and failaddr else None
+            address = kernel.portable(detail.failaddr)
+            # XFS's own checks have no line
+            location = next(filter(None, map(read_location, event.extra)), None)
+            if address and (detail.kind != ErrorKind.METADATA or (location and location.line)):
+                address = _call_before(address)
+            yield event, address
     decoder.close()
+
+
+def _is_check(origin: Origin) -> bool:
+    """Whether failaddr is that of the check itself, as XFS has it, and not of a caller."""
+    return origin.fstype == "xfs" and not origin.source.endswith("filemap_set_wb_err")
+
+
+def _call_before(address: PortableAddress) -> PortableAddress:
+    """A return address is behind its call, perhaps on another line or in another function."""
+    return address._replace(offset=max(address.offset - 1, 0))
 
 
 def _lines(address: PortableAddress, place: Place | None, reason: str) -> Iterator[str]:

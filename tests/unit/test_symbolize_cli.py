@@ -63,6 +63,37 @@ def test_json_lines_are_resolved_anywhere(
     assert cache.is_dir()
 
 
+@pytest.mark.parametrize(
+    ("fstype", "source", "call"),
+    [
+        ("xfs", "kprobe:xfs_buf_verifier_error", False),
+        ("xfs", "kprobe:__filemap_set_wb_err", True),
+        ("ext4", "kprobe:__ext4_error", True),
+    ],
+)
+@pytest.mark.usefixtures("cache")
+def test_return_addresses_are_looked_up_before(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fstype: str,
+    source: str,
+    call: bool,
+) -> None:
+    """The first byte of a line belongs to it as a check, to the line before as a return."""
+    path = build(tmp_path, ["-g"], linked=False)
+    lines = [chain[-1][1] for chain in addr2line(path, ".text.outer", list(range(60)))]
+    first = next(offset for offset in range(1, 60) if lines[offset] != lines[offset - 1])
+    address = PortableAddress(build_id(path), "small", ".text.outer", first)
+    event = event_at(address)
+    assert event.origin is not None
+    event = event._replace(origin=event.origin._replace(fstype=fstype, source=source))
+    (tmp_path / "events").write_bytes(FORMATS["json"].encode(event))
+    assert main(["symbolize", "--debug-dir", str(tmp_path), str(tmp_path / "events")]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    expected = lines[first - 1 if call else first].rpartition(":")[2]
+    assert f"outer at small.c:{expected}, outer+" in said
+
+
 def test_raw_streams_have_addresses_of_this_boot_only(
     tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
