@@ -22,7 +22,7 @@ _BASE = HERE / "BASE"
 _SERIES = HERE / "series"
 _CONFIG = HERE / "config"
 _CONFIG_DEBUG = HERE / "config-debug"
-# The same input gives the same bytes: no clock, user or host in the kernel.
+# No clock, user or host in what the kernel says of itself.
 _FIXED = {
     "KBUILD_BUILD_TIMESTAMP": "@1700000000",
     "KBUILD_BUILD_USER": "fserr",
