@@ -12,10 +12,11 @@ from fserr_bpf.cli.watching import say
 from fserr_bpf.codec.detail import read_detail, read_location
 from fserr_bpf.codec.fanotify import Decoder
 from fserr_bpf.errors import DecodeError, UsageError
-from fserr_bpf.model.event import Event, FsErrorEvent, Origin
+from fserr_bpf.model.event import Event, FsErrorEvent
 from fserr_bpf.outputs import text
 from fserr_bpf.outputs.schema import from_dict
 from fserr_bpf.symbolize import Frame, Place, PortableAddress, RunningKernel, Symbolizer
+from fserr_bpf.symbolize.calls import asked_of, call_before
 from fserr_bpf.uapi.proposed import ErrorKind
 
 _READ_SIZE = 65536
@@ -83,10 +84,7 @@ def _json_lines(file: io.BufferedReader) -> Iterator[tuple[Event, PortableAddres
         except (ValueError, RecursionError) as error:
             raise DecodeError(offset, f"not a line of JSON: {error}") from error
         origin = event.origin if isinstance(event, FsErrorEvent) else None
-        address = origin.address if origin else None
-        if address and origin and not _is_check(origin):
-            address = _call_before(address)
-        yield event, address
+        yield event, asked_of(origin) if origin else None
         offset += len(line)
 
 
@@ -107,19 +105,9 @@ def _raw(file: io.BufferedReader) -> Iterator[tuple[Event, PortableAddress | Non
             # XFS's own checks have no line
             location = next(filter(None, map(read_location, event.extra)), None)
             if address and (detail.kind != ErrorKind.METADATA or (location and location.line)):
-                address = _call_before(address)
+                address = call_before(address)
             yield event, address
     decoder.close()
-
-
-def _is_check(origin: Origin) -> bool:
-    """Whether failaddr is that of the check itself, as XFS has it, and not of a caller."""
-    return origin.fstype == "xfs" and not origin.source.endswith("filemap_set_wb_err")
-
-
-def _call_before(address: PortableAddress) -> PortableAddress:
-    """A return address is behind its call, perhaps on another line or in another function."""
-    return address._replace(offset=max(address.offset - 1, 0))
 
 
 def _lines(address: PortableAddress, place: Place | None, reason: str) -> Iterator[str]:

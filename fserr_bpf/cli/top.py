@@ -16,7 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from fserr_bpf.cli.watching import announce, needed_capabilities, say, stop_signals
@@ -26,9 +26,11 @@ from fserr_bpf.model.event import FsErrorEvent
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
+from fserr_bpf.symbolize import Symbolizer
 from fserr_bpf.top import report
 from fserr_bpf.top.ages import Ages
 from fserr_bpf.top.model import Board, FileSystem, Order, Snapshot
+from fserr_bpf.top.places import Places
 
 if TYPE_CHECKING:
     from fserr_bpf.top.screen import Screen
@@ -65,6 +67,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--detail", action="store_true", help="also ask which file it is, as for run"
+    )
+    parser.add_argument(
+        "--debug-dir",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="with --detail: look for debug files here first; may be given several times",
     )
     parser.add_argument(
         "--interval",
@@ -104,8 +113,10 @@ def run(arguments: argparse.Namespace) -> int:
     with (
         stop_signals() as stop,
         Monitor(marks, arguments.stream, detail=arguments.detail, debug=arguments.debug) as monitor,
+        ExitStack() as stack,
     ):
-        watch = _Watch(monitor)
+        places = stack.enter_context(_places(arguments)) if arguments.detail else None
+        watch = _Watch(monitor, places)
         if arguments.once:
             announce(monitor)
         if monitor.names:
@@ -117,6 +128,13 @@ def run(arguments: argparse.Namespace) -> int:
             _Live(watch, arguments.interval).run(stop)
             say(str(monitor.statistics()))
     return 0
+
+
+def _places(arguments: argparse.Namespace) -> AbstractContextManager[Places | None]:
+    """Without pyelftools functions keep the name that the kernel has for them."""
+    if importlib.util.find_spec("elftools") is None:
+        return nullcontext()
+    return Places(Symbolizer(arguments.debug_dir))
 
 
 def _check_rich() -> None:
@@ -134,8 +152,9 @@ def _check_terminal() -> None:
 class _Watch:
     """A monitor and all that has come from it."""
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: Monitor, places: Places | None) -> None:
         self.monitor = monitor
+        self._places = places
         self.board = Board()
         self.blind = monitor.blind()
         self._news = deque[str](maxlen=_NEWS_KEPT)
@@ -146,6 +165,8 @@ class _Watch:
         changed = False
         for event in self.monitor.read_events():
             self.board.add(event)
+            if self._places:
+                self._places.see(event)
             changed = True
         news = self.monitor.news()
         if news:
@@ -156,6 +177,8 @@ class _Watch:
     def snapshot(self) -> Snapshot:
         """What has come so far; files that were found since are named in it."""
         snapshot, names = self.board.snapshot(), self.monitor.names
+        if self._places:
+            snapshot = self._places.named(snapshot)
         if names is None:
             return snapshot
         return snapshot._replace(

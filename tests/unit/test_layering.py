@@ -38,7 +38,7 @@ RULE: dict[str, tuple[str, ...]] = {
         *("errors", "closing", "uapi", "statistics", "model", "codec", "streams", "details"),
         *("live", "marks", "origin", "kernelgroup", "names", "following"),
     ),
-    "top": ("errors", "closing", "model", "outputs"),
+    "top": ("errors", "closing", "model", "outputs", "symbolize"),
     "fserr_bpf": ("model", "monitor"),
     "compare": (
         *("errors", "closing", "uapi", "statistics", "model", "codec", "live", "outputs"),
