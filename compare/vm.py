@@ -27,6 +27,7 @@ from compare import initramfs
 from compare.kernels import Kernel
 from compare.packages import Image, ensure
 from compare.tools import tool
+from compare.undisturbed import undisturbed
 from fserr_bpf.errors import LabError
 
 _POLL = 0.03  # seconds
@@ -175,20 +176,22 @@ def _machine(
         if os.getppid() != parent:  # it died before the call above
             os._exit(1)
 
-    with (folder / "qemu").open("wb") as messages:
-        qemu = subprocess.Popen(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=messages,
-            stderr=messages,
-            start_new_session=True,  # Ctrl-C is for us to handle
-            preexec_fn=die_with_parent,  # noqa: PLW1509
-        )
+    qemu = None
     try:
+        with (folder / "qemu").open("wb") as messages, undisturbed():
+            qemu = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=messages,
+                stderr=messages,
+                start_new_session=True,  # Ctrl-C is for us to handle
+                preexec_fn=die_with_parent,  # noqa: PLW1509
+            )
         yield qemu
     finally:
-        qemu.kill()
-        qemu.wait()
+        if qemu is not None:
+            qemu.kill()
+            qemu.wait()
 
 
 def _escaped(path: Path) -> str:

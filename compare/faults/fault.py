@@ -81,16 +81,18 @@ class Fault:
 
 def run_child(*command: str, path: str) -> Caused:
     """Run ``command`` to its end; ``path`` is what its errors are about."""
-    with undisturbed():
-        child = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-    with child:
-        try:
-            _, stderr = child.communicate()
-        except BaseException:  # nothing may use the file system any more
+    child = None
+    try:
+        with undisturbed():
+            child = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
+        _, stderr = child.communicate()
+    except BaseException:  # nothing may use the file system any more
+        if child is not None:
             child.kill()
-            raise
+            child.communicate()
+        raise
     comm = os.path.basename(command[0])[:15]
     return Caused(child.pid, comm, command, child.returncode, stderr, path)
 

@@ -196,7 +196,7 @@ def test_ten_boots_side_by_side_leave_nothing(
     assert seen == [(number, b"machine %d\n" % number) for number in range(10)]
     assert ours() == before
     assert list(temporary.iterdir()) == []
-    assert str(temporary) not in Path("/proc/self/mountinfo").read_text()
+    assert os.fsencode(temporary) not in Path("/proc/self/mountinfo").read_bytes()
     assert loop_devices_below(temporary) == []
     assert processes_naming(temporary) == []
 
