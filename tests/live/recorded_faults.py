@@ -6,6 +6,7 @@ import sys
 import time
 
 from compare.faults import FAULTS
+from compare.mapper import DEVICE_FAULTS, mapped
 from compare.scratch import scratch
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.model.mark import Mark
@@ -18,7 +19,6 @@ PATIENCE = 20.0  # seconds
 
 def main() -> None:
     """Cause every fault of XFS that the stream proposed has, and print what came."""
-    encode = FORMATS["json"].encode
     with Armed([Stream.PROPOSED], detail=True) as armed:
         for fault in FAULTS:
             if fault.fstype != "xfs" or not fault.expected_of_proposed():
@@ -28,14 +28,28 @@ def main() -> None:
                 marks = [Mark.filesystem(str(fs.mount_point))]
                 with Monitor(marks, detail=True, armed=armed) as monitor:
                     fault.cause(fs)
-                    deadline = time.monotonic() + PATIENCE
-                    monitor.pump()
-                    while not len(monitor) and time.monotonic() < deadline:
-                        monitor.wait(1)
-                        monitor.pump()
-                    for event in monitor.read_events():
-                        sys.stdout.buffer.write(encode(event))
+                    record(monitor)
+        for failing in DEVICE_FAULTS:
+            if failing.fstype != "xfs" or not failing.proposed:
+                continue
+            with scratch(failing.fstype) as fs:
+                failing.prepare(fs)
+                marks = [Mark.filesystem(str(fs.mount_point))]
+                with mapped(fs) as device, Monitor(marks, detail=True, armed=armed) as monitor:
+                    failing.cause(fs, device)
+                    record(monitor)
     sys.stdout.flush()
+
+
+def record(monitor: Monitor) -> None:
+    """Wait for an event, and print all that are there."""
+    deadline = time.monotonic() + PATIENCE
+    monitor.pump()
+    while not len(monitor) and time.monotonic() < deadline:
+        monitor.wait(1)
+        monitor.pump()
+    for event in monitor.read_events():
+        sys.stdout.buffer.write(FORMATS["json"].encode(event))
 
 
 if __name__ == "__main__":
