@@ -11,6 +11,8 @@ The rules, from ``fsnotify_insert_event()`` in ``fs/notify/notification.c`` and
    first report and its place, and ``error_count`` (32 bits, it wraps) grows.
 3. Otherwise it is queued at the end.
 4. Reading an event ends its merging; reading FAN_Q_OVERFLOW lets it be queued again.
+5. Other events of a mixed group merge by ``fanotify_should_merge()``: same task, same
+   objects, both of directories or neither, no FAN_RENAME; their masks are joined.
 
 Known difference: the kernel looks at no more than 128 entries of one hash bucket before
 it gives up merging. Which events share a bucket depends on kernel addresses.
@@ -19,15 +21,17 @@ it gives up merging. Which events share a bucket depends on kernel addresses.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from enum import Enum, auto
 
-from fserr_bpf.model.event import Event, FsErrorEvent, Fsid, OverflowEvent
+from fserr_bpf.model.event import Event, FsErrorEvent, Fsid, OtherEvent, OverflowEvent
 
 MAX_QUEUED_EVENTS = 16384
 """The kernel's default of ``/proc/sys/fs/fanotify/max_queued_events``."""
 
 _U32 = 0xFFFFFFFF
+_FAN_ONDIR = 0x40000000
+_FAN_RENAME = 0x10000000
 
 
 class Result(Enum):
@@ -38,16 +42,24 @@ class Result(Enum):
     OVERFLOW = auto()
 
 
-class _Queued:
-    """A FAN_FS_ERROR event that may still grow."""
+class Queued:
+    """An event in the queue; it may still grow until it is taken out."""
 
-    __slots__ = ("error_count", "event", "first_count", "key")
+    __slots__ = ("error_count", "first", "first_count", "key")
 
-    def __init__(self, key: tuple[Fsid, Hashable], event: FsErrorEvent, error_count: int) -> None:
+    def __init__(self, key: Hashable, first: Event, error_count: int = 0) -> None:
         self.key = key
-        self.event = event
+        self.first = first
         self.error_count = error_count
         self.first_count = error_count
+
+    @property
+    def event(self) -> Event:
+        """The event as its reader sees it."""
+        error_count = self.error_count & _U32
+        if not isinstance(self.first, FsErrorEvent) or error_count == self.first.error_count:
+            return self.first
+        return self.first._replace(error_count=error_count)
 
 
 class NotificationQueue:
@@ -72,9 +84,8 @@ class NotificationQueue:
         self.overflowed = 0
         self.delivered = 0
         self._make_overflow = make_overflow
-        self._events: deque[_Queued | OverflowEvent] = deque()
-        self._mergeable: dict[tuple[Fsid, Hashable], _Queued] = {}
-        self._overflow_queued = False
+        self._events: deque[Queued] = deque()
+        self._mergeable: dict[Hashable, Queued] = {}
 
     def __len__(self) -> int:
         """The number of queued events, FAN_Q_OVERFLOW included."""
@@ -88,7 +99,7 @@ class NotificationQueue:
         ``task`` must tell a process from a later one with the same pid. ``make`` is
         called only if the event is queued; its ``error_count`` is replaced.
         """
-        if self.max_events is not None and len(self._events) >= self.max_events:
+        if self._full():
             self.overflowed += count
             self.overflow()
             return Result.OVERFLOW
@@ -98,38 +109,68 @@ class NotificationQueue:
             queued.error_count += count
             self.merged += count
             return Result.MERGED
-        queued = _Queued(key, make(), count)
-        self._events.append(queued)
-        self._mergeable[key] = queued
+        self._append(Queued(key, make(), count))
         self.inserted += count
+        return Result.QUEUED
+
+    def insert_other(self, event: OtherEvent) -> Result:
+        """Queue an event that is no FAN_FS_ERROR; it is in none of the counts."""
+        if self._full():
+            self.overflow()
+            return Result.OVERFLOW
+        key = (event.pid, event.mask & _FAN_ONDIR, event.fd, event.extra)
+        queued = self._mergeable.get(key) if not event.mask & _FAN_RENAME else None
+        if queued is not None and isinstance(queued.first, OtherEvent):
+            queued.first = queued.first._replace(mask=queued.first.mask | event.mask)
+            return Result.MERGED
+        self._append(Queued(None if event.mask & _FAN_RENAME else key, event))
         return Result.QUEUED
 
     def overflow(self) -> None:
         """Queue FAN_Q_OVERFLOW unless it is queued: reports were lost before they got here."""
-        if not self._overflow_queued:
-            self._events.append(self._make_overflow())
-            self._overflow_queued = True
+        if OverflowEvent not in self._mergeable:
+            self._append(Queued(OverflowEvent, self._make_overflow()))
 
     def peek(self) -> Event | None:
         """The event that ``pop`` would return now, or None; it may still grow."""
-        if not self._events:
-            return None
-        first = self._events[0]
-        return first if isinstance(first, OverflowEvent) else _final(first)
+        return self._events[0].event if self._events else None
 
     def pop(self) -> Event:
         """Take the first event out; IndexError when there is none."""
+        return self.take().event
+
+    def take(self) -> Queued:
+        """As ``pop``, for who may have to ``put_back`` what was not read after all."""
         first = self._events.popleft()
-        if isinstance(first, OverflowEvent):
-            self._overflow_queued = False
-            return first
-        del self._mergeable[first.key]
+        if first.key is not None:
+            del self._mergeable[first.key]
         self.delivered += first.first_count
-        return _final(first)
+        return first
 
+    def put_back(self, unread: Sequence[Queued]) -> None:
+        """Undo the last ``take``s, ``unread`` being in their order: all may merge again."""
+        for queued in reversed(unread):
+            later = self._mergeable.pop(queued.key, None) if queued.key is not None else None
+            if later is not None:
+                self._join(queued, later)
+            self._events.appendleft(queued)
+            if queued.key is not None:
+                self._mergeable[queued.key] = queued
+            self.delivered -= queued.first_count
 
-def _final(queued: _Queued) -> FsErrorEvent:
-    error_count = queued.error_count & _U32
-    if error_count == queued.event.error_count:
-        return queued.event
-    return queued.event._replace(error_count=error_count)
+    def _join(self, queued: Queued, later: Queued) -> None:
+        """What was queued while ``queued`` was away becomes a part of it."""
+        self._events.remove(later)
+        queued.error_count += later.error_count
+        self.inserted -= later.first_count
+        self.merged += later.first_count
+        if isinstance(queued.first, OtherEvent) and isinstance(later.first, OtherEvent):
+            queued.first = queued.first._replace(mask=queued.first.mask | later.first.mask)
+
+    def _full(self) -> bool:
+        return self.max_events is not None and len(self._events) >= self.max_events
+
+    def _append(self, queued: Queued) -> None:
+        self._events.append(queued)
+        if queued.key is not None:
+            self._mergeable[queued.key] = queued

@@ -8,7 +8,14 @@ import pytest
 
 from fserr_bpf.codec.fanotify import encode
 from fserr_bpf.codec.reader import read
-from fserr_bpf.model.event import FileHandle, FsErrorEvent, Fsid, OverflowEvent
+from fserr_bpf.model.event import (
+    FileHandle,
+    FsErrorEvent,
+    Fsid,
+    InfoRecord,
+    OtherEvent,
+    OverflowEvent,
+)
 from fserr_bpf.model.group import NotificationQueue, Result
 from fserr_bpf.model.mark import Mark
 
@@ -118,3 +125,52 @@ def test_read_takes_what_fits_whole() -> None:
 
 def test_a_mark_is_a_value() -> None:
     assert Mark.filesystem("/srv") == Mark.filesystem("/srv") != Mark.filesystem("/")
+
+
+def test_what_is_put_back_is_first_again_and_merges() -> None:
+    queue = NotificationQueue()
+    put(queue, A, 1, 5)
+    put(queue, A, 2, 6)
+    taken = [queue.take(), queue.take()]
+    assert [t.event for t in taken] == [event(A, 5, 5, 1), event(A, 6, 6, 2)]
+    assert put(queue, A, 3) is QUEUED
+    queue.put_back(taken)
+    assert (queue.delivered, len(queue)) == (0, 3)
+    assert put(queue, A, 2) is MERGED
+    assert [queue.pop() for _ in range(3)] == [
+        event(A, 5, 5, 1),
+        event(A, 6, 6, 2)._replace(error_count=2),
+        event(A, 117, 117, 3),
+    ]
+    assert (queue.inserted, queue.merged, queue.delivered) == (3, 1, 3)
+
+
+def test_what_was_queued_meanwhile_joins_what_is_put_back() -> None:
+    queue = NotificationQueue(max_events=2)
+    put(queue, A, 1, 5)
+    taken = queue.take()
+    assert put(queue, A, 1, 74) is QUEUED
+    queue.put_back([taken])
+    assert queue.pop() == event(A, 5, 5, 1)._replace(error_count=2)
+    assert (len(queue), queue.inserted, queue.merged, queue.delivered) == (0, 1, 1, 1)
+
+
+def other(mask: int, pid: int = 1, name: bytes = b"a") -> OtherEvent:
+    return OtherEvent(mask, pid, -1, (InfoRecord(2, 0, name),))
+
+
+def test_other_events_of_one_task_and_object_join_their_masks() -> None:
+    queue = NotificationQueue()
+    events = [other(0x100), other(0x2, pid=2), other(0x2, name=b"b"), other(0x40000100)]
+    assert [queue.insert_other(e) for e in events] == [QUEUED] * 4
+    assert queue.insert_other(other(0x8)) is MERGED
+    assert [queue.pop() for _ in events] == [other(0x108), *events[1:]]
+    assert queue.inserted == 0
+
+
+def test_renames_do_not_merge_and_a_full_queue_overflows_for_all() -> None:
+    queue = NotificationQueue(max_events=2)
+    assert queue.insert_other(other(0x10000000)) is QUEUED
+    assert queue.insert_other(other(0x10000000)) is QUEUED
+    assert queue.insert_other(other(0x100)) is OVERFLOW
+    assert [queue.pop() for _ in range(3)] == [*[other(0x10000000)] * 2, OverflowEvent()]
