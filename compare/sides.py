@@ -15,9 +15,10 @@ from compare.cells import Read
 from fserr_bpf.closing import Closing
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.fanotify import FanotifyGroup
+from fserr_bpf.model.group import KERNEL_LIMIT
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
-from fserr_bpf.monitor import KERNEL_LIMIT, Monitor
+from fserr_bpf.monitor import Monitor
 from fserr_bpf.uapi.fanotify import FAN_EVENT_INFO_TYPE_PIDFD, INFO_HEADER, INFO_PIDFD, METADATA
 
 READ_SIZE = 65536

@@ -29,6 +29,9 @@ from fserr_bpf.model.event import Event, FsErrorEvent, Fsid, OtherEvent, Overflo
 MAX_QUEUED_EVENTS = 16384
 """The kernel's default of ``/proc/sys/fs/fanotify/max_queued_events``."""
 
+KERNEL_LIMIT = -1
+"""As ``max_events``: what the running kernel gives its own groups."""
+
 _U32 = 0xFFFFFFFF
 _FAN_ONDIR = 0x40000000
 _FAN_RENAME = 0x10000000

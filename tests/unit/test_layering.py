@@ -33,10 +33,15 @@ RULE: dict[str, tuple[str, ...]] = {
     "kernelgroup": ("errors", "closing", "uapi", "model", "codec", "live", "marks"),
     "symbolize": ("closing", "model"),
     "names": ("closing", "model", "live", "marks", "symbolize"),
+    "errorgroup": (
+        *("errors", "uapi", "statistics", "model", "codec", "streams", "details", "live"),
+        *("marks", "origin", "kernelgroup", "names"),
+    ),
+    "source": ("closing", "uapi", "model", "codec", "live", "marks", "kernelgroup", "errorgroup"),
     "following": ("errors", "closing", "uapi", "live", "marks", "kernelgroup", "names"),
     "monitor": (
-        *("errors", "closing", "uapi", "statistics", "model", "codec", "streams", "details"),
-        *("live", "marks", "origin", "kernelgroup", "names", "following"),
+        *("closing", "uapi", "statistics", "model", "codec", "live", "marks", "names"),
+        *("errorgroup", "source", "following"),
     ),
     "top": ("errors", "closing", "model", "outputs", "symbolize"),
     "fserr_bpf": ("model", "monitor"),

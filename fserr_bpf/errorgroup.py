@@ -1,0 +1,202 @@
+"""One group: its marks, the rules of its stream, its queue. Records in, events out.
+
+Nothing here waits or owns a descriptor of the probes: ``source.py`` brings the records.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from fserr_bpf import details
+from fserr_bpf.codec import reader
+from fserr_bpf.codec.groupflags import GroupFlags
+from fserr_bpf.codec.handles import inode_of
+from fserr_bpf.codec.side import record_in, side_in
+from fserr_bpf.errors import UsageError
+from fserr_bpf.kernelgroup import SOURCE
+from fserr_bpf.live.armed import Armed
+from fserr_bpf.live.fanotify import max_queued_events
+from fserr_bpf.live.kallsyms import shows_addresses
+from fserr_bpf.live.pidfd import open_pidfd
+from fserr_bpf.live.probes import wanted
+from fserr_bpf.marks import MarkedFilesystem, MarkTable, inode_in
+from fserr_bpf.model.event import Event, FsErrorEvent, OverflowEvent
+from fserr_bpf.model.group import KERNEL_LIMIT, NotificationQueue
+from fserr_bpf.model.stream import Stream
+from fserr_bpf.names.lookup import Names
+from fserr_bpf.origin import origin_of, place, side_of
+from fserr_bpf.statistics import Statistics
+from fserr_bpf.streams import RULES, Report
+from fserr_bpf.uapi.record import Flag, Probe, Record
+
+_NO_TASK = int(Flag.NO_TASK)
+
+
+class ErrorGroup:
+    """A FAN_FS_ERROR group over probes that are attached.
+
+    ``max_events`` is the length of the queue, None for no limit, KERNEL_LIMIT for what the
+    kernel gives its own groups. ``names`` stands for details: events have an
+    ``origin.side``. Raises UsageError for a stream that has no details.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        flags: GroupFlags,
+        marks: MarkTable,
+        armed: Armed,
+        *,
+        max_events: int | None = KERNEL_LIMIT,
+        names: Names | None = None,
+    ) -> None:
+        if (flags.detail or flags.location) and stream is not Stream.PROPOSED:
+            raise UsageError(f"the stream {stream} has no details", "ask for the stream proposed")
+        self.stream = stream
+        self.flags = flags
+        self.marks = marks
+        self.names = names
+        self.wanted = wanted(stream, armed.kernel)
+        self._sources = {a.probe: a.source for a in reversed(armed.attached)}
+        self._rules = {p: r for p, r in RULES[stream].items() if p in self.wanted}
+        if max_events == KERNEL_LIMIT:
+            max_events = max_queued_events()
+        self.queue = NotificationQueue(max_events, self._overflow)
+        self._counts = Counter[str]()
+        self._lost_before = self._lost_seen = self._lost(armed.ring.lost())
+        self._missed_before = armed.missed()
+        self._addresses = shows_addresses()
+
+    # -- in --------------------------------------------------------------------------
+
+    def insert(self, same: Sequence[bytes], wall: int) -> None:
+        """Handle ring entries that are alike but for their time.
+
+        ``wall`` is CLOCK_REALTIME minus CLOCK_MONOTONIC.
+        """
+        record, count = record_in(same[0]), len(same)
+        rule = self._rules.get(record.probe)
+        if rule is None:  # shared probes: this one serves another stream
+            return
+        marked = self.marks.get(record.dev)
+        if marked is None or record.time_ns < marked.since_ns:
+            self._counts["not marked"] += count
+            return
+        report = rule(record)
+        if report is None:
+            self._counts["not in stream"] += count
+            return
+        if not marked.hears(record.time_ns, inode_in(record) if report.inode else None):
+            self._counts["not marked"] += count
+            return
+        task = None if record.flags & _NO_TASK else (self._pid(record), record.task_start)
+        key = (task, details.apart(record, report, self.flags))
+        make = partial(self._event, same[0], marked, report, wall)
+        self.queue.insert(marked.fsid, key, make)
+        if count > 1:  # apart from the first, which may have been the last that fits
+            self.queue.insert(marked.fsid, key, make, count - 1)
+
+    def insert_kernel_event(self, event: FsErrorEvent, entry: bytes | None, wall: int) -> None:
+        """Handle an event of the kernel's own group; ``entry`` is its trace in the ring."""
+        marked = self.marks.by_fsid(event.fsid)
+        inode = inode_of(event.handle) if event.handle else None
+        if marked is None or not marked.hears(time.monotonic_ns(), inode):
+            self._counts["not marked"] += event.error_count
+            return
+        origin = place(marked, time.time_ns(), SOURCE)
+        trace = record_in(entry) if entry else None
+        if entry and trace:
+            source = self._sources[Probe.EXT4_TRACE]
+            origin = origin_of(trace, marked, wall, f"{SOURCE}+{source}")
+            if self.names:
+                inside, owners = side_in(entry), self.names.owners
+                side = side_of(trace, inside, event.error, source, owners=owners)
+                origin = origin._replace(side=side)
+        if inode:
+            origin = origin._replace(ino=inode.ino, generation=inode.generation)
+        error = event.error if self.stream is Stream.NATIVE else abs(event.error)
+        self.queue.insert(
+            marked.fsid,
+            (event.pid, trace.task_start if trace else 0),
+            lambda: event._replace(
+                error=error, origin=origin, fd=self.flags.fd, pidfd=self.flags.no_pidfd
+            ),
+            event.error_count,
+        )
+
+    def note_losses(self, lost: Sequence[int]) -> None:
+        """What found the ring full becomes one FAN_Q_OVERFLOW; ``lost`` is ``Ring.lost()``."""
+        count = self._lost(lost)
+        if count > self._lost_seen:
+            self._lost_seen = count
+            self.queue.overflow()
+
+    def _lost(self, lost: Sequence[int]) -> int:
+        """Errors of this stream that found the ring full; hints and ends of marks are none."""
+        return sum(count for probe, count in enumerate(lost) if probe in self._rules)
+
+    def _event(
+        self, entry: bytes, marked: MarkedFilesystem, report: Report, wall: int
+    ) -> FsErrorEvent:
+        record = record_in(entry)
+        source = self._sources[Probe(record.probe)]
+        origin = origin_of(record, marked, wall, source)
+        if self.names:
+            inside, owners = side_in(entry), self.names.owners
+            side = side_of(record, inside, report.error, source, owners=owners)
+            origin = origin._replace(side=side)
+        return FsErrorEvent(
+            fsid=marked.fsid,
+            handle=marked.handle(record) if report.inode else None,
+            error=report.error,
+            error_count=1,
+            pid=0 if record.flags & _NO_TASK else self._pid(record),
+            fd=self.flags.fd,
+            pidfd=self.flags.no_pidfd,
+            extra=tuple(details.records(record, report, self.flags, addresses=self._addresses)),
+            origin=origin,
+        )
+
+    def _pid(self, record: Record) -> int:
+        return record.tid if self.flags.thread else record.tgid
+
+    def _overflow(self) -> OverflowEvent:
+        return OverflowEvent(fd=self.flags.fd, pidfd=self.flags.no_pidfd, time_ns=time.time_ns())
+
+    # -- out -------------------------------------------------------------------------
+
+    def pop(self) -> Event:
+        """Take the first queued event; IndexError when the queue is empty."""
+        return self._with_pidfd(self.queue.pop())
+
+    def read(self, size: int) -> bytes:
+        """What ``read(2)`` returns. Raises BlockingIOError or OSError EINVAL as it does."""
+        return reader.read(self.queue, size, self._with_pidfd)
+
+    def _with_pidfd(self, event: Event) -> Event:
+        """Open the pidfd of an event that is being read (``copy_event_to_user()``)."""
+        if not self.flags.pidfd or not isinstance(event, FsErrorEvent) or not event.pid:
+            return event
+        try:
+            pidfd = open_pidfd(event.pid, event.origin.task_start if event.origin else 0)
+        except ProcessLookupError:
+            return event  # as the kernel says it: made without one
+        except OSError as error:
+            pidfd = self.flags.failed_pidfd(error.errno or 0)
+        return event._replace(pidfd=pidfd)
+
+    def statistics(self, missed: Mapping[str, int]) -> Statistics:
+        """The loss arithmetic so far; ``missed`` is ``Armed.missed()``."""
+        return Statistics(
+            delivered=self.queue.delivered,
+            merged=self.queue.merged,
+            waiting=self.queue.inserted - self.queue.delivered,
+            ring_full=self._lost_seen - self._lost_before,
+            queue_full=self.queue.overflowed,
+            not_marked=self._counts["not marked"],
+            not_in_stream=self._counts["not in stream"],
+            missed={name: n - self._missed_before[name] for name, n in missed.items()},
+        )
