@@ -92,6 +92,14 @@ class MarkTable:
         """The first mark with this fsid (clones of an ext4 share one)."""
         return next((m for m in self._by_dev.values() if m.fsid == fsid), None)
 
+    def put(self, marked: MarkedFilesystem) -> None:
+        """Take over marks that somebody else has resolved, in place of those on the device."""
+        self._by_dev[marked.dev] = marked
+
+    def remove(self, dev: int) -> None:
+        """Forget the marks on a device, if there are any."""
+        self._by_dev.pop(dev, None)
+
     def end(self, dev: int, time_ns: int) -> MarkedFilesystem | None:
         """A superblock was gone at ``time_ns``; returns the mark that went with it.
 
