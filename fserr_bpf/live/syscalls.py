@@ -15,6 +15,7 @@ from fserr_bpf.uapi.exportfs import MAX_HANDLE_SZ
 
 _AT_FDCWD = -100
 _AT_SYMLINK_FOLLOW = 0x400
+_AT_EMPTY_PATH = 0x1000
 _STATX_INO = 0x100
 _STATX_MNT_ID = 0x1000
 
@@ -72,6 +73,8 @@ _libc.open_by_handle_at.argtypes = (ctypes.c_int, ctypes.POINTER(_FileHandle), c
 _libc.open_by_handle_at.restype = ctypes.c_int
 _libc.statfs.argtypes = (ctypes.c_char_p, ctypes.POINTER(_Statfs))
 _libc.statfs.restype = ctypes.c_int
+_libc.fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_Statfs))
+_libc.fstatfs.restype = ctypes.c_int
 _libc.statx.argtypes = (
     ctypes.c_int,
     ctypes.c_char_p,
@@ -116,9 +119,13 @@ def fanotify_init(flags: int, event_f_flags: int = os.O_RDONLY) -> int:
     return _check(_libc.fanotify_init(flags, event_f_flags))
 
 
-def fanotify_mark(group: int, flags: int, mask: int, path: str) -> None:
-    """Change a mark of ``group`` on ``path``, which symbolic links lead to."""
-    _check(_libc.fanotify_mark(group, flags, mask, _AT_FDCWD, os.fsencode(path)), path)
+def fanotify_mark(
+    group: int, flags: int, mask: int, path: str | bytes | None, dirfd: int = _AT_FDCWD
+) -> None:
+    """Change a mark of ``group`` on ``path``, or without one on what ``dirfd`` is."""
+    name = None if path is None else os.fsencode(path)
+    told = None if path is None else os.fsdecode(path)
+    _check(_libc.fanotify_mark(group, flags, mask, dirfd, name), told)
 
 
 def open_by_handle_at(mount: int, handle_type: int, f_handle: bytes) -> int:
@@ -129,27 +136,34 @@ def open_by_handle_at(mount: int, handle_type: int, f_handle: bytes) -> int:
     return _check(_libc.open_by_handle_at(mount, ctypes.byref(handle), flags))
 
 
-def name_to_handle_at(path: str, *, follow: bool = True) -> NameToHandle:
-    """The file handle of ``path`` (``name_to_handle_at(2)``); ``follow`` symbolic links."""
+def name_to_handle_at(path: str | int, *, follow: bool = True) -> NameToHandle:
+    """The file handle of ``path`` (``name_to_handle_at(2)``); ``follow`` symbolic links.
+
+    Of a descriptor, also one of O_PATH, if ``path`` is a number.
+    """
     handle = _FileHandle(handle_bytes=MAX_HANDLE_SZ)
     mount_id = ctypes.c_int()
-    result = _libc.name_to_handle_at(
-        _AT_FDCWD,
-        os.fsencode(path),
-        ctypes.byref(handle),
-        ctypes.byref(mount_id),
-        _AT_SYMLINK_FOLLOW if follow else 0,
-    )
-    _check(result, path)
+    place = ctypes.byref(handle), ctypes.byref(mount_id)
+    if isinstance(path, int):
+        _check(_libc.name_to_handle_at(path, b"", *place, _AT_EMPTY_PATH))
+    else:
+        flags = _AT_SYMLINK_FOLLOW if follow else 0
+        _check(_libc.name_to_handle_at(_AT_FDCWD, os.fsencode(path), *place, flags), path)
     return NameToHandle(
         handle.handle_type, bytes(handle.f_handle[: handle.handle_bytes]), mount_id.value
     )
 
 
-def statfs(path: str) -> Statfs:
-    """Magic number and fsid (two unsigned 32-bit words) of the file system of ``path``."""
+def statfs(path: str | int) -> Statfs:
+    """Magic number and fsid (two unsigned 32-bit words) of the file system of ``path``.
+
+    Or of a descriptor, also one of O_PATH.
+    """
     buffer = _Statfs()
-    _check(_libc.statfs(os.fsencode(path), ctypes.byref(buffer)), path)
+    if isinstance(path, int):
+        _check(_libc.fstatfs(path, ctypes.byref(buffer)))
+    else:
+        _check(_libc.statfs(os.fsencode(path), ctypes.byref(buffer)), path)
     return Statfs(buffer.f_type, (buffer.f_fsid[0], buffer.f_fsid[1]))
 
 
