@@ -74,7 +74,7 @@ def identify(path: str) -> FilesystemIdentity:
     mount = mount_of(path)
     try:
         statfs = syscalls.statfs(path)
-        form = _handle_form(path)
+        form = form_of(syscalls.name_to_handle_at(path), syscalls.statx(path).ino)
     except OSError as error:
         raise MarkError(f"{path}: {error.strerror}", "mark it while it is mounted") from error
     return FilesystemIdentity(path, mount, statfs.f_fsid, statfs.f_type, form)
@@ -89,15 +89,13 @@ def handle_of(path: str) -> tuple[int, bytes]:
     return handle.handle_type, handle.f_handle
 
 
-def _handle_form(path: str) -> int | None:
-    """The type of the handle of ``path`` if we could have built that handle.
+def form_of(handle: syscalls.NameToHandle, ino: int) -> int | None:
+    """The type of ``handle``, of inode ``ino``, if we could have built that handle.
 
     Types alone do not tell: FUSE stores another number order under 0x81, tmpfs
     twelve bytes under 0x01.
     """
-    handle = syscalls.name_to_handle_at(path)
     layout = _FORMS.get(handle.handle_type)
     if layout is None or layout.size != len(handle.f_handle):
         return None
-    ino = layout.unpack(handle.f_handle)[0]
-    return handle.handle_type if ino == syscalls.statx(path).ino else None
+    return handle.handle_type if layout.unpack(handle.f_handle)[0] == ino else None
