@@ -21,6 +21,20 @@
 #define BTRFS_SUPER_MAGIC 0x9123683eu
 
 /*
+ * All ones if the two differ, else 0, without a branch. With FSERR_PLACES loops go on with
+ * NULL, which reads zeros, where others break: the verifier of 5.10 follows every way out
+ * of a loop through all that comes behind.
+ */
+static __always_inline u64 if_differ(u64 one, u64 other)
+{
+	u64 difference = one ^ other;
+
+	difference |= -difference;
+	asm volatile("" : "+r"(difference)); /* else clang makes a branch of it */
+	return (s64)difference >> 63;
+}
+
+/*
  * Soft interrupts run on a stack of their own on x86-64, and a probe's context
  * lies on the stack that runs; ksoftirqd is the exception. Asking preempt_count
  * would need the address of a per-CPU variable, which has moved twice since 6.1.
@@ -98,19 +112,23 @@ static __always_inline bool inode_is_new(struct inode *inode)
 	return next == (void *)inode + FSERR_OFFSET_inode_i_sb_list_next;
 }
 
-/* d_alias was in d_u up to 7.0; the list goes through all names of the inode, one of them first */
-static __always_inline struct dentry *first_dentry(struct inode *inode)
+/* d_alias was in d_u up to 7.0 */
+static __always_inline struct dentry *dentry_of_alias(void *node)
 {
-	void *node = NULL;
-
-	READ(node, inode->i_dentry_first);
-	if (!node)
-		return NULL;
 #ifdef HAVE_dentry_d_u_d_alias
 	return node - FSERR_OFFSET_dentry_d_u_d_alias;
 #else
 	return node - FSERR_OFFSET_dentry_d_alias;
 #endif
+}
+
+/* The list goes through all names of the inode, one of them first. */
+static __always_inline struct dentry *first_dentry(struct inode *inode)
+{
+	void *node = NULL;
+
+	READ(node, inode->i_dentry_first);
+	return node ? dentry_of_alias(node) : NULL;
 }
 
 /* d_unhashed(), include/linux/dcache.h, all versions */
@@ -122,23 +140,55 @@ static __always_inline bool dentry_is_unhashed(struct dentry *dentry)
 	return !pprev;
 }
 
-/* inode_to_wb(): whose pages these are; 0 before the first write and without CGROUP_WRITEBACK */
-static __always_inline u64 writeback_cgroup(struct inode *inode)
+/* inode_to_wb(): whose pages these are; NULL before the first write and without CGROUP_WRITEBACK */
+static __always_inline struct kernfs_node *writeback_cgroup_node(struct inode *inode)
 {
-	u64 id = 0;
+	struct kernfs_node *node = NULL;
 #ifdef HAVE_inode_i_wb
 	struct bdi_writeback *wb = NULL;
 	struct cgroup_subsys_state *css = NULL;
 	struct cgroup *cgroup = NULL;
-	struct kernfs_node *node = NULL;
 
 	READ(wb, inode->i_wb);
 	READ(css, wb->memcg_css);
 	READ(cgroup, css->cgroup);
 	READ(node, cgroup->kn);
-	READ(id, node->id);
 #endif
+	return node;
+}
+
+static __always_inline u64 writeback_cgroup(struct inode *inode)
+{
+	u64 id = 0;
+
+	READ(id, writeback_cgroup_node(inode)->id);
 	return id;
+}
+
+/* task_dfl_cgroup() of the current task */
+static __always_inline struct kernfs_node *task_cgroup_node(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct kernfs_node *node = NULL;
+	struct css_set *set = NULL;
+	struct cgroup *cgroup = NULL;
+
+	READ(set, task->cgroups);
+	READ(cgroup, set->dfl_cgrp);
+	READ(node, cgroup->kn);
+	return node;
+}
+
+/* __parent since 6.15 */
+static __always_inline struct kernfs_node *kernfs_parent(struct kernfs_node *node)
+{
+	struct kernfs_node *parent = NULL;
+#ifdef HAVE_kernfs_node___parent
+	READ(parent, node->__parent);
+#else
+	READ(parent, node->parent);
+#endif
+	return parent;
 }
 
 static __always_inline bool sb_is_read_only(struct super_block *sb)

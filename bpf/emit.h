@@ -26,6 +26,15 @@ static __always_inline bool fserr_is_marked(u32 dev)
 
 	if (!marked || marked->count == FSERR_MARKS_ALL)
 		return true;
+#ifdef FSERR_PLACES
+	u64 differ = ~0ULL;
+
+	/* behind count there are zeros, which are no device */
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < FSERR_MARKS_MAX; i++)
+		differ &= if_differ(marked->dev[i], dev);
+	return !differ;
+#else
 	for (u32 i = 0; i < FSERR_MARKS_MAX; i++) {
 		/* else clang compares with !=, from which the verifier of 5.10 learns nothing */
 		asm volatile("" : "+r"(i));
@@ -35,6 +44,7 @@ static __always_inline bool fserr_is_marked(u32 dev)
 			return true;
 	}
 	return false;
+#endif
 }
 
 static __always_inline void fserr_set_superblock(struct fserr_record *record,

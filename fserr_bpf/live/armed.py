@@ -18,7 +18,7 @@ from typing import Any
 from fserr_bpf import errors
 from fserr_bpf.closing import Closing
 from fserr_bpf.errors import AttachError, FserrError, KernelError, PrivilegeError
-from fserr_bpf.live.probes import DETAIL, EXT4_EMITTERS, PROBES, Kernel, Kind, wanted
+from fserr_bpf.live.probes import DETAIL, EXT4_EMITTERS, PLACES, PROBES, Kernel, Kind, wanted
 from fserr_bpf.live.ring import Ring
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.uapi.record import Probe
@@ -61,13 +61,18 @@ def check_privileges() -> None:
 class Armed(Closing):
     """The probes of some streams, attached; they live until ``close()``.
 
-    ``detail`` puts a side record behind every record. ``failed`` maps a probe that could
-    not be attached to the reason. Raises FserrError subclasses: PrivilegeError, KernelError,
-    BccError, AttachError.
+    ``detail`` puts a side record behind every record, ``places`` a place. ``failed`` maps a
+    probe that could not be attached to the reason. Raises FserrError subclasses:
+    PrivilegeError, KernelError, BccError, AttachError.
     """
 
     def __init__(
-        self, streams: Iterable[Stream], *, debug: bool = False, detail: bool = False
+        self,
+        streams: Iterable[Stream],
+        *,
+        debug: bool = False,
+        detail: bool = False,
+        places: bool = False,
     ) -> None:
         if platform.machine() != "x86_64":
             raise KernelError(
@@ -75,7 +80,9 @@ class Armed(Closing):
                 "run it on x86-64",
             )
         check_privileges()
-        answer, fds, messages = _run_loader([*([DETAIL] if detail else []), *map(str, streams)])
+        self.places = places
+        extras = [*([DETAIL] if detail else []), *([PLACES] if places else [])]
+        answer, fds, messages = _run_loader([*extras, *map(str, streams)])
         if debug and messages:
             print(messages, file=sys.stderr, end="")
         if "error" in answer:

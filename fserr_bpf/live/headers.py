@@ -41,12 +41,15 @@ WANTED: dict[str, tuple[str, dict[str, str]]] = {
             "i_sb_list.next": _POINTER,
             "i_dentry.first": _POINTER,
             "i_wb": _POINTER,
+            "i_nlink": _U32,
+            "i_mode": "u16 {}",
         },
     ),
     "dentry": (
         "",
         {
             "d_parent": _POINTER,
+            "d_inode": _POINTER,
             "d_name.name": _POINTER,
             "d_hash.pprev": _POINTER,
             "d_u.d_alias": _POINTER,
@@ -56,7 +59,8 @@ WANTED: dict[str, tuple[str, dict[str, str]]] = {
     "bdi_writeback": ("", {"memcg_css": _POINTER}),
     "cgroup_subsys_state": ("", {"cgroup": _POINTER}),
     "cgroup": ("", {"kn": _POINTER}),
-    "kernfs_node": ("", {"id": "u64 {}"}),
+    "kernfs_node": ("", {"id": "u64 {}", "parent": _POINTER, "__parent": _POINTER}),
+    "css_set": ("", {"dfl_cgrp": _POINTER}),
     "address_space": ("", {"host": "struct inode *{}", "wb_err": _U32}),
     "file": ("", {"f_inode": "struct inode *{}"}),
     "task_struct": (
@@ -67,6 +71,7 @@ WANTED: dict[str, tuple[str, dict[str, str]]] = {
             "stack": _LONG,
             "journal_info": _POINTER,
             "thread_pid": "struct pid *{}",
+            "cgroups": _POINTER,
         },
     ),
     "pid": ("", {"level": _U32, "numbers": "struct {{ u64 word[2]; }} {}"}),

@@ -1,7 +1,7 @@
 """The loader process: compile with bcc, attach, hand the descriptors over, leave.
 
 bcc maps LLVM, some 70 MB that the monitor must not carry, so it lives here. Run
-as ``python -m fserr_bpf.live.loader FD [detail] STREAM...``: FD is one end of a socket
+as ``python -m fserr_bpf.live.loader FD [detail] [places] STREAM...``: FD is one end of a socket
 pair, over which one JSON message and the descriptors go back (SCM_RIGHTS). The
 probes live as long as somebody holds their descriptors.
 """
@@ -21,7 +21,16 @@ from typing import Any
 from fserr_bpf.errors import BccError, FserrError
 from fserr_bpf.live.btf import Btf
 from fserr_bpf.live.headers import kernel_types, version_code
-from fserr_bpf.live.probes import DETAIL, PROBES, Attachment, Kernel, Kind, ProbeSpec, wanted
+from fserr_bpf.live.probes import (
+    DETAIL,
+    PLACES,
+    PROBES,
+    Attachment,
+    Kernel,
+    Kind,
+    ProbeSpec,
+    wanted,
+)
 from fserr_bpf.model.stream import Stream
 
 APT_LINE = "apt install python3-bpfcc, and run the Python that sees it (Debian's /usr/bin/python3)"
@@ -79,13 +88,17 @@ def _has_ext4_abort(ext4: Btf) -> bool:
 class Loader:
     """One compiled object and what of it could be attached."""
 
-    def __init__(self, streams: Sequence[Stream], *, detail: bool = False) -> None:
+    def __init__(
+        self, streams: Sequence[Stream], *, detail: bool = False, places: bool = False
+    ) -> None:
         vmlinux = Btf()
         btf = {"": vmlinux} | {name: Btf(name, vmlinux) for name in MODULES}
         abort = _has_ext4_abort(btf["ext4"])
         types = kernel_types(btf, abort=abort)
         if detail:
             types += "#define FSERR_DETAIL 1\n"
+        if places:
+            types += "#define FSERR_PLACES 1\n"
         self.kernel = Kernel(
             kprobes=KPROBE_PMU.exists(),
             fserror="HAVE_fserror_event_work" in types,
@@ -185,9 +198,8 @@ def main(arguments: Sequence[str]) -> int:
     """Entry point of the loader process; answers over the socket, never on stdout."""
     channel = socket.socket(fileno=int(arguments[0]))
     try:
-        detail = DETAIL in arguments
-        streams = [Stream(name) for name in arguments[1:] if name != DETAIL]
-        loader = Loader(streams, detail=detail)
+        streams = [Stream(name) for name in arguments[1:] if name not in (DETAIL, PLACES)]
+        loader = Loader(streams, detail=DETAIL in arguments, places=PLACES in arguments)
     except FserrError as error:
         answer: dict[str, Any] = {
             "error": type(error).__name__,

@@ -56,7 +56,7 @@ def _tracepoint(target: str, function: str) -> Attachment:
     return Attachment(Kind.TRACEPOINT, target, f"tracepoint_{function}")
 
 
-DETAIL = "detail"  # argument of the loader: with side records
+DETAIL, PLACES = "detail", "places"  # arguments of the loader: what goes behind each record
 
 _XFS = ("xfs_mount_m_super",)
 

@@ -1,6 +1,7 @@
-"""Mirror of ``bpf/side.h``: what follows a record in the ring under ``run --detail``.
+"""Mirror of ``bpf/side.h``: what follows a record in the ring.
 
-A test compares every offset with the compiled header.
+The side record under ``run --detail``, then the place where marks ask for it. A test
+compares every offset with the compiled header.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import NamedTuple
 FSERR_STACK_MAX = 10
 FSERR_NAMES_MAX = 8
 FSERR_NAME_SIZE = 64
+FSERR_ALIASES_MAX = 3
+FSERR_DEPTH_MAX = 24
+FSERR_CGROUPS_MAX = 12
 
 
 class NameFlag(IntFlag):
@@ -19,6 +23,21 @@ class NameFlag(IntFlag):
 
     WHOLE = 1 << 0
     DELETED = 1 << 1
+
+
+class PlaceFlag(IntFlag):
+    """``FSERR_PLACE_*`` flags of a place."""
+
+    INODE = 1 << 0
+    MORE = 1 << 1
+
+
+class AliasFlag(IntFlag):
+    """``FSERR_ALIAS_*`` flags of one name in a place."""
+
+    THERE = 1 << 0
+    WHOLE = 1 << 1
+    DELETED = 1 << 2
 
 
 class SideRecord(NamedTuple):
@@ -32,8 +51,34 @@ class SideRecord(NamedTuple):
     names: tuple[bytes, ...]
 
 
+class Ancestor(NamedTuple):
+    """``struct fserr_ancestor``: a folder above an inode."""
+
+    ino: int
+    generation: int
+    subvolume: int
+
+
+class PlaceRecord(NamedTuple):
+    """``struct fserr_place``; ``ancestors`` has those of each name, innermost first."""
+
+    flags: int
+    nlink: int
+    mode: int
+    alias_flags: tuple[int, ...]
+    task_cgroups: tuple[int, ...]
+    inode_cgroups: tuple[int, ...]
+    ancestors: tuple[tuple[Ancestor, ...], ...]
+
+
 STACK = Struct(f"<{FSERR_STACK_MAX}Q")
 # behind the stack: task_cgroup, inode_cgroup, type, name_flags
 SIDE = Struct("<QQII")
 NAMES = Struct(f"{FSERR_NAME_SIZE}s" * FSERR_NAMES_MAX)
 SIDE_SIZE = STACK.size + SIDE.size + NAMES.size
+
+# flags, nlink, mode, alias_flags
+PLACE = Struct(f"<III{FSERR_ALIASES_MAX}I")
+CGROUPS = Struct(f"<{FSERR_CGROUPS_MAX}Q")
+ANCESTOR = Struct("<QII")
+PLACE_SIZE = PLACE.size + 2 * CGROUPS.size + FSERR_ALIASES_MAX * FSERR_DEPTH_MAX * ANCESTOR.size

@@ -8,13 +8,30 @@ from pathlib import Path
 
 import pytest
 
-from fserr_bpf.codec.side import record_in, side_in
+from fserr_bpf.codec.side import place_in, record_in, side_in
 from fserr_bpf.errors import DecodeError
 from fserr_bpf.model.event import Address, Origin, PathState, Side
 from fserr_bpf.origin import side_of
 from fserr_bpf.uapi.proposed import ErrorKind
 from fserr_bpf.uapi.record import RECORD, Flag, Probe, Record
-from fserr_bpf.uapi.side import NAMES, SIDE, SIDE_SIZE, STACK, NameFlag, SideRecord
+from fserr_bpf.uapi.side import (
+    ANCESTOR,
+    CGROUPS,
+    FSERR_ALIASES_MAX,
+    FSERR_DEPTH_MAX,
+    NAMES,
+    PLACE,
+    PLACE_SIZE,
+    SIDE,
+    SIDE_SIZE,
+    STACK,
+    AliasFlag,
+    Ancestor,
+    NameFlag,
+    PlaceFlag,
+    PlaceRecord,
+    SideRecord,
+)
 from tests.unit.test_docs import rows, text_of
 from tests.unit.test_record import DATA
 from tests.unit.test_uapi_layout import compile_and_run
@@ -24,6 +41,16 @@ SIDE_BYTES = (
     STACK.pack(*range(10, 18), 0, 0)
     + SIDE.pack(77, 78, 0, NameFlag.WHOLE)
     + NAMES.pack(*WORDS, *[b""] * 5)
+)
+PLACE_BYTES = (
+    PLACE.pack(1, 2, 0o100644, 3, 1, 0)
+    + CGROUPS.pack(9, 8, 1, *[0] * 9)
+    + CGROUPS.pack(7, 1, *[0] * 10)
+    + ANCESTOR.pack(12, 34, 0)
+    + ANCESTOR.pack(2, 0, 0)
+    + bytes((FSERR_DEPTH_MAX - 2) * ANCESTOR.size)
+    + ANCESTOR.pack(99, 5, 256)
+    + bytes((2 * FSERR_DEPTH_MAX - 1) * ANCESTOR.size)
 )
 INSIDE = SideRecord(
     stack=(*range(10, 18), 0, 0),
@@ -53,33 +80,69 @@ def test_an_entry_is_a_record_and_perhaps_a_side_record() -> None:
     assert record_in(DATA) == record_in(DATA + SIDE_BYTES)
     assert side_in(DATA) is None
     assert side_in(DATA + SIDE_BYTES) == INSIDE
-    with pytest.raises(DecodeError, match="offset 160: side record of 615 bytes, not 616"):
+    with pytest.raises(DecodeError, match="offset 160: 615 bytes behind the record, not one of"):
         side_in(DATA + SIDE_BYTES[:-1])
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
-def test_layout_is_that_of_bpf_side_h(tmp_path: Path) -> None:
-    fields = SideRecord._fields
-    statements = [
-        f'printf("%zu %zu\\n", offsetof(struct fserr_side, {name}), '
-        f"sizeof ((struct fserr_side *)0)->{name});"
+def test_a_place_comes_last() -> None:
+    expected = PlaceRecord(
+        flags=1,
+        nlink=2,
+        mode=0o100644,
+        alias_flags=(3, 1, 0),
+        task_cgroups=(9, 8, 1),
+        inode_cgroups=(7, 1),
+        ancestors=((Ancestor(12, 34, 0), Ancestor(2, 0, 0)), (Ancestor(99, 5, 256),), ()),
+    )
+    assert len(PLACE_BYTES) == PLACE_SIZE
+    assert place_in(DATA) is place_in(DATA + SIDE_BYTES) is None
+    assert place_in(DATA + PLACE_BYTES) == expected
+    assert place_in(DATA + SIDE_BYTES + PLACE_BYTES) == expected
+    assert side_in(DATA + SIDE_BYTES + PLACE_BYTES) == INSIDE
+    assert side_in(DATA + PLACE_BYTES) is None
+
+
+def layout(struct: str, fields: tuple[str, ...]) -> list[str]:
+    """C statements that print offset and size of each field."""
+    return [
+        f'printf("%zu %zu\\n", offsetof(struct {struct}, {name}), '
+        f"sizeof ((struct {struct} *)0)->{name});"
         for name in fields
     ]
-    statements += [
-        'printf("%zu %zu\\n", sizeof(struct fserr_side), offsetof(struct fserr_detailed, side));',
-        'printf("%u %u\\n", FSERR_NAME_WHOLE, FSERR_NAME_DELETED);',
+
+
+def described(kind: str, sizes: list[int]) -> list[list[str]]:
+    """The same of ``sizes``, held against the table of the document."""
+    expected = [[str(sum(sizes[:n])), str(size)] for n, size in enumerate(sizes)]
+    text = text_of("docs/record-format.md").partition(f"| {kind} field |")[2].partition("\n\n")[0]
+    assert [[r[0], r[3]] for r in rows(text, 5)] == expected
+    return expected
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
+def test_layouts_are_those_of_bpf_side_h(tmp_path: Path) -> None:
+    flags = {"NAME": NameFlag, "PLACE": PlaceFlag, "ALIAS": AliasFlag}
+    named = [(f"FSERR_{kind}_{flag.name}", flag) for kind, of in flags.items() for flag in of]
+    statements = [
+        *layout("fserr_side", SideRecord._fields),
+        *layout("fserr_place", PlaceRecord._fields),
+        *layout("fserr_ancestor", Ancestor._fields),
+        'printf("%zu %zu\\n", sizeof(struct fserr_side), sizeof(struct fserr_place));',
+        'printf("%zu %zu\\n", sizeof(struct fserr_ancestor), sizeof(struct fserr_entry));',
+        f'printf("{"%u " * len(named)}\\n", {", ".join(name for name, _ in named)});',
     ]
     includes = ["<linux/types.h>", '"fserr.h"', '"side.h"']
     lines = compile_and_run(tmp_path, includes, statements)
-    sizes = [STACK.size, 8, 8, 4, 4, NAMES.size]
-    offsets = [sum(sizes[:n]) for n in range(len(sizes))]
-    described = [[r[0], r[3]] for r in rows(text_of("docs/record-format.md"), 5)][1:]
-    expected = [[str(a), str(b)] for a, b in zip(offsets, sizes, strict=True)]
-    assert lines[:-2] == expected
-    assert described == expected
-    assert lines[-2:] == [
-        [str(SIDE_SIZE), str(RECORD.size)],
-        [str(int(NameFlag.WHOLE)), str(int(NameFlag.DELETED))],
+    side = [STACK.size, 8, 8, 4, 4, NAMES.size]
+    chains = FSERR_ALIASES_MAX * FSERR_DEPTH_MAX * ANCESTOR.size
+    place = [4, 4, 4, 4 * FSERR_ALIASES_MAX, CGROUPS.size, CGROUPS.size, chains]
+    assert lines == [
+        *described("side", side),
+        *described("place", place),
+        *[["0", "8"], ["8", "4"], ["12", "4"]],
+        [str(SIDE_SIZE), str(PLACE_SIZE)],
+        [str(ANCESTOR.size), str(RECORD.size)],
+        [str(int(flag)) for _, flag in named],
     ]
 
 
