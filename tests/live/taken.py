@@ -1,0 +1,99 @@
+"""A client (``tests/taken_calls.c``) whose fanotify calls the test answers."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from fserr_bpf.live.seccomp import Listener, Notification, install_filter
+from tests.c_reader import COMPILER
+from tests.live.conftest import DEADLINE_SECONDS
+
+
+class Taken(NamedTuple):
+    """The client's process, and the listener of its calls."""
+
+    process: subprocess.Popen[str]
+    listener: Listener
+
+    def call(self) -> Notification:
+        """The next call; the test fails if none comes."""
+        while True:
+            if not select.select([self.listener], [], [], DEADLINE_SECONDS)[0]:
+                pytest.fail("no call came")
+            if call := self.listener.receive():
+                return call
+
+    def serve(self, answer: Callable[[Notification], object]) -> None:
+        """Answer every call until no filtered task is left."""
+        poll = select.poll()
+        poll.register(self.listener, select.POLLIN)
+        while True:
+            ready = poll.poll(DEADLINE_SECONDS * 1000)
+            assert ready, "no call and no end came"
+            if ready[0][1] & select.POLLIN:
+                if call := self.listener.receive():
+                    answer(call)
+            elif ready[0][1] & select.POLLHUP:
+                return
+
+    def lines(self) -> list[str]:
+        """What it has printed in all; it must end well."""
+        output, _ = self.process.communicate(timeout=DEADLINE_SECONDS)
+        assert self.process.returncode == 0
+        return output.splitlines()
+
+    def said(self, word: str) -> list[int]:
+        """The numbers that it has printed behind ``word``."""
+        return [int(line.split()[1]) for line in self.lines() if line.startswith(f"{word} ")]
+
+
+def compile_client(directory: Path) -> Path:
+    """The program, made in ``directory``; static, so that it runs in an empty root."""
+    program = directory / "taken_calls"
+    options = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-static"]
+    source = Path(__file__).parents[1] / "taken_calls.c"
+    subprocess.run([str(COMPILER), *options, "-o", str(program), str(source)], check=True)
+    return program
+
+
+@contextmanager
+def taken(*command: str | Path) -> Iterator[Taken]:
+    """The command, filtered, with pipes as its standard input and output."""
+    ours, theirs = socket.socketpair()
+
+    def filtered() -> None:
+        fd = install_filter()
+        socket.send_fds(theirs, [b"x"], [fd])
+        os.close(fd)
+
+    with (
+        ours,
+        theirs,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=filtered,
+        ) as process,
+    ):
+        _, (fd,), _, _ = socket.recv_fds(ours, 1, 1)
+        try:
+            with Listener(fd) as listener:
+                yield Taken(process, listener)
+        finally:
+            process.kill()
+
+
+def descriptors() -> list[str]:
+    """Our own open files, to see that none was left."""
+    return sorted(os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.exists())
