@@ -12,7 +12,7 @@ from typing import Any
 from fserr_bpf.closing import Closing
 from fserr_bpf.live.mounts import MountTable
 from fserr_bpf.marks import MarkedFilesystem
-from fserr_bpf.model.event import FsErrorEvent, Origin, PathState, Side
+from fserr_bpf.model.event import FileHandle, FsErrorEvent, Origin, PathState, Side
 from fserr_bpf.names.cgroups import tracks_writeback
 from fserr_bpf.names.helper import Helper
 from fserr_bpf.names.paths import Path
@@ -36,6 +36,8 @@ class Names(Closing):
         self._volumes: dict[tuple[int, int], Volume] = {}
         self._mount_points: dict[tuple[int, int], tuple[str, ...]] = {}
         self._known: dict[tuple[Any, ...], Path] = {}
+        self._located: list[tuple[int, Path]] = []
+        self._tickets = 0
         self._news: list[str] = []
         self._failed: set[str] = set()
         self._helper: Helper | None = None
@@ -94,19 +96,35 @@ class Names(Closing):
             side = self._with_cgroup(side)
         return event._replace(origin=origin._replace(side=side))
 
+    def locate(self, event: FsErrorEvent, below: Iterable[str] = ()) -> int | None:
+        """Ask where the file of ``event`` is now, whatever was found for it before.
+
+        Returns the number under which ``located()`` will have the answer, or None when
+        nobody can be asked. Where the kernel knows no way to the file, the folders ``below``
+        are searched for it.
+        """
+        origin = event.origin
+        if event.handle is None or origin is None or self._helper is None:
+            return None
+        self._tickets += 1
+        question = _question(event.handle, origin, "")
+        question |= {"ticket": self._tickets, "below": list(below)}
+        with self._guarded(_HELPER):
+            self.become(None)
+            if self._humble and self._helper.ask(question):
+                return self._tickets
+        return None
+
+    def located(self) -> list[tuple[int, Path]]:
+        """The answers to ``locate()`` that ``collect()`` has taken since the last call."""
+        located, self._located = self._located, []
+        return located
+
     def _with_path(self, event: FsErrorEvent, origin: Origin, side: Side) -> Side:
         if event.handle is None or side.path_state == PathState.NOT_ASKED:
             return side
-        question = {
-            "what": "path",
-            "dev": origin.dev,
-            "handle_type": event.handle.handle_type,
-            "f_handle": event.handle.f_handle.hex(),
-            "ino": origin.ino,
-            "device": origin.device,
-            "mount_point": origin.mount_point,
-            "name": side.name if side.name_state == "whole" else "",
-        }
+        name = side.name if side.name_state == "whole" else ""
+        question = _question(event.handle, origin, name)
         found = self._find(("path", origin.dev, *event.handle), question)
         return side._replace(path=found.path, path_state=found.state)
 
@@ -151,6 +169,9 @@ class Names(Closing):
         major, minor = answer["dev"]
         handle = answer["handle_type"], bytes.fromhex(answer["f_handle"])
         found = Path(answer["path"], PathState(answer["state"]))
+        if "ticket" in answer:
+            self._located.append((answer["ticket"], found))
+            return
         self._remember(("path", (major, minor), *handle), found)
         place = found.path or answer.get("reason", "no path")
         self._news.append(f"ino {answer['ino']} on {answer['device']}: {place} ({found.state})")
@@ -179,6 +200,19 @@ class Names(Closing):
     def close(self) -> None:
         """End the helper."""
         self._end_helper()
+
+
+def _question(handle: FileHandle, origin: Origin, name: str) -> dict[str, Any]:
+    return {
+        "what": "path",
+        "dev": origin.dev,
+        "handle_type": handle.handle_type,
+        "f_handle": handle.f_handle.hex(),
+        "ino": origin.ino,
+        "device": origin.device,
+        "mount_point": origin.mount_point,
+        "name": name,
+    }
 
 
 def clones(marks: Iterable[MarkedFilesystem]) -> Iterator[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from fserr_bpf.live import syscalls
@@ -16,6 +18,7 @@ from fserr_bpf.live.mounts import read_mounts
 from fserr_bpf.model.event import FileHandle, PathState
 
 _DELETED = " (deleted)"
+_SEARCH_SECONDS = 3.0
 
 
 class Path(NamedTuple):
@@ -53,6 +56,32 @@ def path_of(mount_point: str, dev: tuple[int, int], handle: FileHandle, name: st
         return _known(path)
     # a file that nobody has looked up by name: the kernel knows no way to it
     return Path("", PathState.STALE if gone else PathState.UNKNOWN)
+
+
+def search(tops: Iterable[str], dev: tuple[int, int], handle: FileHandle, ino: int) -> Path:
+    """Look for the object of ``handle``, which has this inode number, in and below folders.
+
+    Their mounts are not left, links not followed, and it ends after a few seconds. For a
+    file whose names the kernel has forgotten.
+    """
+    end = time.monotonic() + _SEARCH_SECONDS
+    folders = list(tops)
+    while folders and time.monotonic() < end:
+        folder = folders.pop()
+        try:
+            mount = syscalls.statx(folder).mount_id
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.inode() == ino and _is(entry.path, dev, handle):
+                        return _known(entry.path)
+                    if (
+                        entry.is_dir(follow_symlinks=False)
+                        and syscalls.statx(entry.path).mount_id == mount
+                    ):
+                        folders.append(entry.path)
+        except OSError:  # gone, or not ours to read: the file is not known to be there
+            continue
+    return Path("", PathState.UNKNOWN)
 
 
 def _known(path: str) -> Path:

@@ -18,7 +18,7 @@ from fserr_bpf.live.privileges import Capability, drop
 from fserr_bpf.model.event import FileHandle, PathState
 from fserr_bpf.names.cgroups import cgroup_path
 from fserr_bpf.names.helper import MESSAGE_SIZE
-from fserr_bpf.names.paths import path_of
+from fserr_bpf.names.paths import path_of, search
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any] | None:
@@ -39,6 +39,8 @@ def answer(question: dict[str, Any]) -> dict[str, Any] | None:
     handle = FileHandle(question["handle_type"], bytes.fromhex(question["f_handle"]))
     try:
         found = path_of(question["mount_point"], (major, minor), handle, question["name"])
+        if found.state == PathState.UNKNOWN and question.get("below"):
+            found = search(question["below"], (major, minor), handle, question["ino"])
     except OSError as error:
         return question | {"path": "", "state": PathState.UNKNOWN, "reason": str(error)}
     return question | {"path": found.path, "state": found.state}

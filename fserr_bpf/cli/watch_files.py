@@ -1,0 +1,125 @@
+"""``fserr-bpf watch-files``: errors of the data of files, and a command that is run for each."""
+
+from __future__ import annotations
+
+import argparse
+import select
+import sys
+from contextlib import ExitStack
+
+from fserr_bpf.cli.watching import say, stop_signals
+from fserr_bpf.live.privileges import Capability, check_user, drop
+from fserr_bpf.outputs.sink import Sink
+from fserr_bpf.watchfiles.fileerror import FORMATS
+from fserr_bpf.watchfiles.globs import Glob
+from fserr_bpf.watchfiles.hook import Hooks
+from fserr_bpf.watchfiles.source import FileErrors
+from fserr_bpf.watchfiles.watch import Watch
+
+_TIMEOUT = 30.0  # seconds for one hook
+_LONGEST = 86400
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "watch-files",
+        help="tell and act when data of files cannot be written",
+        description="Write a line, and run a command, for each error of the data of files "
+        "whose path matches; until Ctrl-C or SIGTERM. Files that are made, renamed or removed "
+        "meanwhile count by their path at the moment of the error.",
+    )
+    parser.add_argument(
+        "--glob",
+        action="append",
+        required=True,
+        metavar="GLOB",
+        help="paths, with * ? [...] and ** for any number of folders; quote it; may be given "
+        "several times",
+    )
+    parser.add_argument(
+        "--on-error",
+        metavar="CMD",
+        help="run this by sh for each error, with FSERR_PATH, FSERR_ERRNO and others in its "
+        "environment",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=_TIMEOUT,
+        metavar="S",
+        help=f"seconds for one run of CMD (default: {_TIMEOUT:g})",
+    )
+    parser.add_argument(
+        "--hook-user",
+        metavar="NAME",
+        help="run CMD as this user; default: as the one who started this, with all rights",
+    )
+    parser.add_argument("--format", choices=sorted(FORMATS), default="text")
+    parser.set_defaults(function=run)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {_LONGEST}")
+    return seconds
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until a signal; returns 0. Raises FserrError subclasses."""
+    check_user(arguments.hook_user)
+    globs = [Glob(text) for text in arguments.glob]
+    with ExitStack() as stack:
+        sink = stack.enter_context(Sink(None))
+        stop = stack.enter_context(stop_signals())
+        hooks = None
+        if arguments.on_error is not None:  # before the rights are given up: it keeps them
+            hooks = stack.enter_context(
+                Hooks(arguments.on_error, arguments.timeout, arguments.hook_user)
+            )
+        source = stack.enter_context(FileErrors(globs, debug=arguments.debug))
+        _announce(source, globs)
+        source.names.become(None)
+        drop(None, [Capability.DAC_READ_SEARCH])  # new mounts are followed
+        watch = Watch(globs, source, hooks, sink, FORMATS[arguments.format])
+        try:
+            _loop(watch, stop)
+        finally:
+            _account(watch, source, hooks)
+    return 0
+
+
+def _announce(source: FileErrors, globs: list[Glob]) -> None:
+    names = ", ".join(f"{m.mount_point} ({m.fstype} on {m.device})" for m in source.marks)
+    say(f"watching {names or 'nothing yet'} for {' '.join(glob.text for glob in globs)}")
+    for glob, fstype in source.marks.strays():
+        say(f"{glob.text}: {glob.prefix} is on {fstype}, whose errors are not seen")
+
+
+def _loop(watch: Watch, stop: int) -> None:
+    stopping = False
+    while True:
+        watch.step()
+        for line in watch.news():
+            say(line)
+        if stopping and not watch.is_busy():
+            return
+        ready = watch.wait({} if stopping else {stop: select.POLLIN})
+        if stop in ready:
+            stopping = True
+            watch.stop()
+
+
+def _account(watch: Watch, source: FileErrors, hooks: Hooks | None) -> None:
+    """What became of every error, and in words what nobody has read."""
+    for line in watch.news():
+        say(line)
+    for unwritten in watch.unwritten():
+        sys.stderr.write(unwritten.decode())
+    sys.stderr.flush()
+    missed = sum(source.missed().values())
+    parts = [str(watch.counts), f"{source.lost()} lost", f"{missed} missed by probes"]
+    if hooks:
+        parts.append(str(hooks.counts()))
+    say("; ".join(parts))

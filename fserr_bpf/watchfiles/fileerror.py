@@ -1,0 +1,124 @@
+"""One error of a file's data, and its forms: a line, an object of JSON, a hook's environment."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from fserr_bpf.model.event import FsErrorEvent
+from fserr_bpf.outputs.errno import errno_name
+from fserr_bpf.outputs.text import printable
+
+VERSION = 1
+
+
+class FileError(NamedTuple):
+    """``error_count`` errors of one file that merged.
+
+    ``path`` is absolute, of the moment of the error or soon after; with ``deleted`` the last
+    one that it had. ``glob`` matched it. ``error`` is positive. ``pos`` and ``length`` are
+    bytes, None where they are not known. ``dev`` is (major, minor) of the superblock,
+    ``mount_point`` the one that ``path`` goes through. ``pid`` is 0 and ``comm`` "" where no
+    process is to be named. ``time_ns`` is CLOCK_REALTIME.
+    """
+
+    path: str
+    deleted: bool
+    glob: str
+    kind: str
+    error: int
+    error_count: int
+    pos: int | None
+    length: int | None
+    ino: int
+    generation: int
+    dev: tuple[int, int]
+    device: str
+    fstype: str
+    mount_point: str
+    pid: int
+    comm: str
+    time_ns: int
+
+    @property
+    def alike(self) -> tuple[object, ...]:
+        """What errors have in common that one run of the hook may stand for."""
+        return self.dev, self.ino, self.generation, self.path, self.error
+
+
+def file_error(
+    event: FsErrorEvent, path: str, *, deleted: bool, glob: str, mount_point: str
+) -> FileError:
+    """What ``event``, which has details, says of the file at ``path``."""
+    origin = event.origin
+    assert origin is not None
+    side = origin.side
+    assert side is not None
+    placed = side.length > 0  # no request is empty: then nobody told
+    return FileError(
+        path=path,
+        deleted=deleted,
+        glob=glob,
+        kind=side.kind,
+        error=abs(event.error),
+        error_count=event.error_count,
+        pos=side.pos if placed else None,
+        length=side.length if placed else None,
+        ino=origin.ino,
+        generation=origin.generation,
+        dev=origin.dev,
+        device=origin.device,
+        fstype=origin.fstype,
+        mount_point=mount_point,
+        pid=event.pid,
+        comm=origin.comm,
+        time_ns=origin.time_ns,
+    )
+
+
+def line(error: FileError) -> bytes:
+    """For people, with its end; everything that does not print is escaped."""
+    seconds, nanoseconds = divmod(error.time_ns, 1_000_000_000)
+    time = f"{datetime.fromtimestamp(seconds):%H:%M:%S}.{nanoseconds // 1000:06d}"
+    path = printable(error.path) + (" (deleted)" if error.deleted else "")
+    place = "" if error.pos is None else f" pos {error.pos} length {error.length}"
+    task = f"{printable(error.comm)}[{error.pid}]" if error.comm else "no task"
+    name = f"{errno_name(error.error)} {error.error}"
+    what = f"{time} {path}: {name} x{error.error_count} {error.kind}{place}"
+    return f"{what} ino {error.ino} on {printable(error.device)}, {task}\n".encode()
+
+
+def json_line(error: FileError) -> bytes:
+    """For programs, with its end; bytes of names that are no UTF-8 become lone surrogates."""
+    value: dict[str, Any] = {"v": VERSION, "type": "file_error"} | error._asdict()
+    value |= {"errno": errno_name(error.error), "dev": list(error.dev)}
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def environment(error: FileError) -> dict[str, str]:
+    """What the hook gets besides its own environment; "" is not known."""
+    known = {
+        "PATH": error.path,
+        "DELETED": "1" if error.deleted else "",
+        "GLOB": error.glob,
+        "KIND": error.kind,
+        "ERROR": error.error,
+        "ERRNO": errno_name(error.error),
+        "COUNT": error.error_count,
+        "POS": error.pos,
+        "LENGTH": error.length,
+        "INO": error.ino,
+        "GENERATION": error.generation,
+        "DEV": "{}:{}".format(*error.dev),
+        "DEVICE": error.device,
+        "FSTYPE": error.fstype,
+        "MOUNT_POINT": error.mount_point,
+        "PID": error.pid or "",
+        "COMM": error.comm,
+        "TIME": "{}.{:09d}".format(*divmod(error.time_ns, 1_000_000_000)),
+    }
+    return {f"FSERR_{key}": "" if value is None else str(value) for key, value in known.items()}
+
+
+FORMATS = {"text": line, "json": json_line}
