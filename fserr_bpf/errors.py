@@ -84,3 +84,9 @@ class LabError(FserrError):
     """A kernel could not be fetched, booted, or ended in an unexpected way."""
 
     exit_code = 10
+
+
+class ClientError(FserrError):
+    """The client of ``exec`` cannot be started."""
+
+    exit_code = 127

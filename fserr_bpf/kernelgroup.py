@@ -13,10 +13,17 @@ from collections.abc import Iterator
 from fserr_bpf.closing import Closing
 from fserr_bpf.codec.fanotify import Decoder
 from fserr_bpf.codec.side import record_in
+from fserr_bpf.live import syscalls
 from fserr_bpf.live.fanotify import FanotifyGroup
 from fserr_bpf.marks import MarkedFilesystem
 from fserr_bpf.model.event import FsErrorEvent
-from fserr_bpf.uapi.fanotify import FAN_REPORT_TID, FAN_UNLIMITED_QUEUE
+from fserr_bpf.uapi.fanotify import (
+    FAN_FS_ERROR,
+    FAN_MARK_ADD,
+    FAN_MARK_FILESYSTEM,
+    FAN_REPORT_TID,
+    FAN_UNLIMITED_QUEUE,
+)
 
 SOURCE = "fanotify:FAN_FS_ERROR"
 TRACES_KEPT = 64
@@ -45,6 +52,14 @@ class KernelGroup(Closing):
         """Ask the kernel for the errors of a file system, if it reports any."""
         if self._every or marked.fstype == "ext4":
             self._group.mark(marked.path)
+
+    def mark_at(self, lookup: int, dirfd: int, path: bytes | None) -> None:
+        """Ask for those of the file system of another process's path; OSError.
+
+        ``lookup`` is FAN_MARK_DONT_FOLLOW, FAN_MARK_ONLYDIR or 0.
+        """
+        flags = FAN_MARK_ADD | FAN_MARK_FILESYSTEM | lookup
+        syscalls.fanotify_mark(self._group.fileno(), flags, FAN_FS_ERROR, path, dirfd)
 
     def read(self) -> Iterator[FsErrorEvent]:
         """The kernel's events that wait."""

@@ -43,6 +43,10 @@ RULE: dict[str, tuple[str, ...]] = {
         *("closing", "uapi", "statistics", "model", "codec", "live", "marks", "names"),
         *("errorgroup", "source", "following"),
     ),
+    "takeover": (
+        *("errors", "closing", "uapi", "model", "codec", "live", "outputs", "marks"),
+        *("kernelgroup", "errorgroup", "source"),
+    ),
     "top": ("errors", "closing", "model", "outputs", "symbolize"),
     "fserr_bpf": ("model", "monitor"),
     "compare": (
@@ -50,8 +54,8 @@ RULE: dict[str, tuple[str, ...]] = {
         *("symbolize", "monitor"),
     ),
     "cli": (
-        *("errors", "uapi", "model", "codec", "live", "outputs", "symbolize", "monitor", "top"),
-        "fserr_bpf",
+        *("errors", "uapi", "model", "codec", "live", "outputs", "symbolize", "monitor"),
+        *("takeover", "top", "fserr_bpf"),
     ),
 }
 # Two commands of the package are parts of compare, which nobody else should pay for.

@@ -1,0 +1,60 @@
+"""``fserr-bpf exec``: run a fanotify client, unchanged, on the emulated stream."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+from fserr_bpf.errors import UsageError
+from fserr_bpf.live.armed import check_privileges
+from fserr_bpf.model.stream import Stream
+from fserr_bpf.takeover.process import become_client
+from fserr_bpf.takeover.service import Settings, serve
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "exec",
+        help="run a fanotify client on the emulated stream",
+        description="Run CLIENT with fanotify_init(2) and fanotify_mark(2) taken over, so that "
+        "it gets FAN_FS_ERROR events that this kernel does not send. It starts when the probes "
+        "are armed and keeps its pid, terminal, signals and exit status.",
+    )
+    parser.add_argument(
+        "--stream",
+        type=Stream,
+        choices=list(Stream),
+        default=Stream.PROPOSED,
+        help="what is an event, as for run (default: proposed)",
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="a costlier descriptor: many events per read, EINVAL for small buffers, order "
+        "as in the kernel",
+    )
+    parser.add_argument(
+        "--report-takeover",
+        action="store_true",
+        help="tell on standard error each call that was emulated or let through",
+    )
+    parser.add_argument("client", metavar="CLIENT", nargs="?", help="the program, found in PATH")
+    parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER)
+    parser.set_defaults(function=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Become the client; only failures return. Raises FserrError subclasses."""
+    if not arguments.client:
+        raise UsageError("exec needs a program to run", "fserr-bpf exec -- CLIENT ARGS...")
+    check_privileges()
+    settings = Settings(
+        stream=arguments.stream,
+        exact=arguments.exact,
+        aloud=arguments.report_takeover,
+        debug=arguments.debug,
+    )
+    become_client(
+        [arguments.client, *arguments.arguments], partial(serve, settings), debug=arguments.debug
+    )

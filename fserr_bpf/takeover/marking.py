@@ -1,0 +1,82 @@
+"""``fanotify_mark(2)`` on an emulated group: the kernel judges, the group remembers.
+
+Flags and mask are judged before the path is looked at, as in ``do_fanotify_mark()``; then
+the shadow is marked as the client itself would have been, in its namespaces and rights.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+from fserr_bpf.closing import Closing
+from fserr_bpf.kernelgroup import KernelGroup
+from fserr_bpf.live.client import Client
+from fserr_bpf.takeover.calls import MarkCall
+from fserr_bpf.takeover.group import EmulatedGroup
+from fserr_bpf.takeover.objects import Marked, look_at
+from fserr_bpf.takeover.shadow import Locator
+from fserr_bpf.uapi.fanotify import FAN_REPORT_FID
+
+_AT_FDCWD = -100
+
+
+class _Found(NamedTuple):
+    dev: int
+    marked: Marked
+
+
+class Marking(Closing):
+    """Marks shadows for clients; ``kernel_group`` stands in for the probes of ext4."""
+
+    def __init__(self, kernel_group: KernelGroup | None) -> None:
+        self._kernel_group = kernel_group
+        self._locator = Locator(FAN_REPORT_FID)
+
+    def perform(
+        self, group: EmulatedGroup, call: MarkCall, client: Client, path: bytes | None
+    ) -> None:
+        """The whole call; OSError with the errno that the client is to get."""
+        if call.flushes:
+            client.in_context(_AT_FDCWD, b"/", lambda *_: group.mark(call, _AT_FDCWD, None))
+            group.flushed(call)
+            return
+        found = self._mark(group, call, client, path)
+        if found is None:
+            return
+        if call.errors and call.removes:
+            group.removed(call, *found)
+        elif call.errors:
+            group.added(call, *found)
+        if call.removes and group.hears(*found, whole=call.whole):
+            client.in_context(call.dirfd, path, lambda *where: group.hold(call, *where))
+
+    def _mark(
+        self, group: EmulatedGroup, call: MarkCall, client: Client, path: bytes | None
+    ) -> _Found | None:
+        """Mark the shadow; what the mark is on, if that matters."""
+        matters = (call.errors or (call.removes and group.watches)) and (
+            call.whole or call.of_inode
+        )
+        adds = call.errors and not call.removes and not call.ignores
+
+        def work(dirfd: int, name: bytes | None) -> Marked | None:
+            group.mark(call, dirfd, name)
+            if not matters:
+                return None
+            self._locator.mark(call.lookup, dirfd, name)
+            if adds and self._kernel_group:
+                self._kernel_group.mark_at(call.lookup, dirfd, name)
+            return look_at(call.lookup, dirfd, name)
+
+        marked = client.in_context(call.dirfd, path, work)
+        if marked is None:
+            return None
+        dev = self._locator.dev()
+        if dev is None:  # unmounted since, and the mark with it
+            raise OSError(errno.ENOENT, "the file system has gone")
+        return _Found(dev, marked)
+
+    def close(self) -> None:
+        """Give up its own group."""
+        self._locator.close()

@@ -1,0 +1,50 @@
+"""What became of each call that was taken over, in words, for ``--report-takeover``."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from enum import StrEnum
+
+from fserr_bpf.outputs.text import printable
+
+
+class Fate(StrEnum):
+    """Who answered a call."""
+
+    EMULATED = "emulated"
+    LET_THROUGH = "let through"
+
+
+class Report:
+    """Counts always, and tells each call on standard error if ``aloud``."""
+
+    def __init__(self, *, aloud: bool) -> None:
+        self._aloud = aloud
+        self._counts: Counter[Fate] = Counter()
+        self.groups = 0
+
+    def tell(self, text: str, tid: int, fate: Fate, why: str) -> None:
+        """One call by ``tid``; ``why`` is its result or the reason for letting it through."""
+        self._counts[fate] += 1
+        if self._aloud:
+            self.say(f"{tid}: {text}: {fate}, {why}")
+
+    def say(self, line: str) -> None:
+        """One line on standard error, which is the client's."""
+        print(f"fserr-bpf: {printable(line)}", file=sys.stderr, flush=True)
+
+    def end(self, statistics: Iterable[str]) -> None:
+        """The sum of it all; ``statistics`` is the loss arithmetic of each group."""
+        if self._aloud:
+            counts = ", ".join(f"{self._counts[fate]} {fate}" for fate in Fate)
+            self.say(f"calls: {counts}; {self.groups} groups emulated")
+            for line in statistics:
+                self.say(line)
+
+
+def result_words(result: int) -> str:
+    """The result of a system call as strace(1) has it."""
+    return str(result) if result >= 0 else f"-1 {errno.errorcode.get(-result, -result)}"
