@@ -126,7 +126,7 @@ static long forks(long count, long times)
 }
 
 /* A path at the end of a page, across two pages, before a hole, and so on. */
-static void paths(void)
+static void paths(long group)
 {
 	long page = sysconf(_SC_PAGESIZE);
 	char *memory = mmap(NULL, 4 * page, PROT_READ | PROT_WRITE,
@@ -135,11 +135,14 @@ static void paths(void)
 
 	munmap(hole, page);
 	memset(memory, 'a', 3 * page);
-#define TRY(address) fanotify_mark_raw(-1, 0, 0, AT_FDCWD, (const void *)(address))
+#define TRY(address)                                                                            \
+	say("path", fanotify_mark_raw(group, 1 /* add */, 0x20 /* FAN_OPEN */, AT_FDCWD,         \
+				      (const void *)(address)))
 	strcpy(hole - 5, "last");
 	TRY(hole - 5);
 	strcpy(memory + page - 2, "across");
 	TRY(memory + page - 2);
+	memset(memory, 'a', 3 * page);
 	hole[-1] = 'a';
 	TRY(hole - 5);		  /* runs into the hole */
 	TRY(hole - 4096);	  /* 4096 without an end */
@@ -220,6 +223,8 @@ int main(int argc, char **argv)
 			const char *path = *word++;
 
 			say(what, result(open(path, UNSIGNED)));
+		} else if (!strcmp(what, "close")) {
+			say(what, result(close(NUMBER)));
 		} else if (!strcmp(what, "cd")) {
 			say(what, result(chdir(*word++)));
 		} else if (!strcmp(what, "umount")) {
@@ -237,7 +242,9 @@ int main(int argc, char **argv)
 
 			say(what, forks(count, NUMBER));
 		} else if (!strcmp(what, "paths")) {
-			paths();
+			paths(NUMBER);
+		} else if (!strcmp(what, "pid")) {
+			say(what, getpid());
 		} else if (!strcmp(what, "getppid")) {
 			say(what, getppid_ns(NUMBER));
 		} else if (!strcmp(what, "wait")) {

@@ -201,7 +201,10 @@ class Listener(Closing):
         os.close(self._fd)
 
     def fileno(self) -> int:
-        """To poll: EPOLLIN when a call waits, EPOLLHUP when no filtered task is left."""
+        """To poll: EPOLLIN when a call waits, EPOLLHUP when no filtered task is left.
+
+        Before 6.11 a task is left until its parent has waited for it.
+        """
         return self._fd
 
     def receive(self) -> Notification | None:

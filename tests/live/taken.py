@@ -6,7 +6,7 @@ import os
 import select
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -36,14 +36,23 @@ class Taken(NamedTuple):
         """Answer every call until no filtered task is left."""
         poll = select.poll()
         poll.register(self.listener, select.POLLIN)
-        while True:
-            ready = poll.poll(DEADLINE_SECONDS * 1000)
-            assert ready, "no call and no end came"
-            if ready[0][1] & select.POLLIN:
-                if call := self.listener.receive():
-                    answer(call)
-            elif ready[0][1] & select.POLLHUP:
-                return
+        # before 6.11 a task counts until it has been waited for
+        ended = os.pidfd_open(self.process.pid)
+        poll.register(ended, select.POLLIN)
+        try:
+            while ready := dict(poll.poll(DEADLINE_SECONDS * 1000)):
+                if ready.get(ended):
+                    self.process.wait()
+                    poll.unregister(ended)
+                events = ready.get(self.listener.fileno(), 0)
+                if events & select.POLLIN:
+                    if call := self.listener.receive():
+                        answer(call)
+                elif events & select.POLLHUP:
+                    return
+        finally:
+            os.close(ended)
+        pytest.fail("no call and no end came")
 
     def lines(self) -> list[str]:
         """What it has printed in all; it must end well."""
@@ -66,8 +75,11 @@ def compile_client(directory: Path) -> Path:
 
 
 @contextmanager
-def taken(*command: str | Path) -> Iterator[Taken]:
-    """The command, filtered, with pipes as its standard input and output."""
+def taken(client: Path, words: str, *, within: Sequence[str] = ()) -> Iterator[Taken]:
+    """The client doing what the words say, filtered, with pipes as its standard input and output.
+
+    ``within`` is the command that starts it, after the filter is there.
+    """
     ours, theirs = socket.socketpair()
 
     def filtered() -> None:
@@ -79,11 +91,11 @@ def taken(*command: str | Path) -> Iterator[Taken]:
         ours,
         theirs,
         subprocess.Popen(
-            command,
+            [*within, str(client), *words.split()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=filtered,
+            preexec_fn=filtered,  # noqa: PLW1509 - the tests have one thread
         ) as process,
     ):
         _, (fd,), _, _ = socket.recv_fds(ours, 1, 1)

@@ -43,8 +43,8 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_both_calls_arrive_with_all_their_arguments(client: Path) -> None:
-    words = f"init 0x123456789abcdef0 7 mark -1 0x11 {ALL_ONES} -100 NULL".split()
-    with taken(client, *words) as run:
+    words = f"init 0x123456789abcdef0 7 mark -1 0x11 {ALL_ONES} -100 NULL"
+    with taken(client, words) as run:
         init = run.call()
         assert (init.tid, init.syscall) == (run.process.pid, INIT)
         assert init.args == (0x123456789ABCDEF0, 7, 33, 44, 55, 66)
@@ -58,21 +58,21 @@ def test_both_calls_arrive_with_all_their_arguments(client: Path) -> None:
 
 @pytest.mark.parametrize("result", [0, 1, 2**31 - 1, -1, -errno.ENOSPC, -4095])
 def test_the_answer_is_the_result(client: Path, result: int) -> None:
-    with taken(client, "init", "0", "0") as run:
+    with taken(client, "init 0 0") as run:
         assert run.listener.answer(run.call(), result)
         assert run.said("init") == [result]
 
 
 def test_let_through_is_the_kernels_own_result(client: Path) -> None:
     words = "init 0 0 init 0xffffffff 0 mark 3 1 0x20 -100 /proc/self/nothing mark 3 1 0x20 -100 /"
-    with taken(client, *words.split()) as run:
+    with taken(client, words) as run:
         run.serve(run.listener.let_through)
         assert run.said("init") + run.said("mark") == [3, -errno.EINVAL, -errno.ENOENT, 0]
 
 
 def test_other_abis_and_calls_go_past(client: Path) -> None:
-    words = ["x32", "i386", "getppid", "1000"]
-    with taken(client, *words) as run:
+    words = "x32 i386 getppid 1000"
+    with taken(client, words) as run:
         calls: list[Notification] = []
         run.serve(calls.append)
         assert calls == []
@@ -80,7 +80,7 @@ def test_other_abis_and_calls_go_past(client: Path) -> None:
 
 
 def test_calls_without_a_listener_fail(client: Path) -> None:
-    with taken(client, "wait", "init", "0", "0") as run:
+    with taken(client, "wait init 0 0") as run:
         run.listener.close()
         try:
             assert run.process.stdin is not None
@@ -96,7 +96,7 @@ def test_calls_without_a_listener_fail(client: Path) -> None:
 def test_give_injects_the_file(
     client: Path, pipe: tuple[int, int], cloexec: bool, sends: bool
 ) -> None:
-    with taken(client, *"init 0 0 cloexec 3 inode 3".split()) as run:
+    with taken(client, "init 0 0 cloexec 3 inode 3") as run:
         one_way(run.listener, sends)
         assert run.listener.give(run.call(), pipe[0], cloexec=cloexec)
         inode = os.fstat(pipe[0]).st_ino
@@ -113,7 +113,7 @@ def one_way(listener: Listener, sends: bool) -> None:
 
 @pytest.mark.parametrize("sends", [True, False])
 def test_no_room_for_a_descriptor(client: Path, pipe: tuple[int, int], sends: bool) -> None:
-    with taken(client, *"limit 3 init 0 0 limit 3 init 0 0".split()) as run:
+    with taken(client, "limit 3 init 0 0 limit 3 init 0 0") as run:
         one_way(run.listener, sends)
         for _ in range(2):
             assert not run.listener.give(run.call(), pipe[0], cloexec=True)
@@ -121,7 +121,7 @@ def test_no_room_for_a_descriptor(client: Path, pipe: tuple[int, int], sends: bo
 
 
 def test_give_of_a_bad_descriptor_is_our_own_mistake(client: Path) -> None:
-    with taken(client, "init", "0", "0") as run:
+    with taken(client, "init 0 0") as run:
         call = run.call()
         with pytest.raises(OSError, match="Bad file descriptor"):
             run.listener.give(call, 999, cloexec=True)
@@ -131,7 +131,7 @@ def test_give_of_a_bad_descriptor_is_our_own_mistake(client: Path) -> None:
 
 
 def test_killed_before_it_was_received(client: Path) -> None:
-    with taken(client, "init", "0", "0") as run:
+    with taken(client, "init 0 0") as run:
         wait_until(lambda: asks(run.listener), "the call")
         run.process.kill()
         run.process.wait()
@@ -145,7 +145,7 @@ def asks(listener: Listener) -> bool:
 
 def test_killed_between_poll_and_ioctl(client: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A listener that believes poll's old news must not wait in the kernel."""
-    with taken(client, "init", "0", "0") as run:
+    with taken(client, "init 0 0") as run:
         wait_until(lambda: asks(run.listener), "the call")
         run.process.kill()
         run.process.wait()
@@ -165,7 +165,7 @@ def test_killed_between_poll_and_ioctl(client: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("sends", [True, False])
 def test_killed_after_it_was_received(client: Path, pipe: tuple[int, int], sends: bool) -> None:
     before = descriptors()
-    with taken(client, "init", "0", "0") as run:
+    with taken(client, "init 0 0") as run:
         one_way(run.listener, sends)
         call = run.call()
         assert run.listener.waits(call)
@@ -179,7 +179,7 @@ def test_killed_after_it_was_received(client: Path, pipe: tuple[int, int], sends
 
 
 def test_end_of_all_filtered_tasks(client: Path) -> None:
-    with taken("sh", "-c", f"{client} init 0 0 & exec {client} init 0 0") as run:
+    with taken(client, "init 0 0", within=("sh", "-c", '"$@" & exec "$@"', "sh")) as run:
         calls: list[Notification] = []
 
         def answer(call: Notification) -> None:
@@ -192,7 +192,7 @@ def test_end_of_all_filtered_tasks(client: Path) -> None:
 
 @pytest.mark.parametrize("sends", [True, False])
 def test_signal_storm_leaks_no_descriptor(client: Path, sends: bool) -> None:
-    with taken(client, "storm", str(STORM_CALLS), str(STORM_MICROSECONDS)) as run:
+    with taken(client, f"storm {STORM_CALLS} {STORM_MICROSECONDS}") as run:
         one_way(run.listener, sends)
 
         def give(call: Notification) -> None:
@@ -215,9 +215,9 @@ def test_signals_of_the_supervisor(client: Path, pipe: tuple[int, int]) -> None:
         fired += 1
 
     old = signal.signal(signal.SIGALRM, fire)
-    words = "init 0 0 ".split() * 200
+    words = "init 0 0 " * 200
     try:
-        with taken(client, *words) as run:
+        with taken(client, words) as run:
             signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
             run.serve(lambda call: run.listener.give(call, pipe[0], cloexec=True))
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -230,7 +230,7 @@ def test_signals_of_the_supervisor(client: Path, pipe: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("words", ["threads 8 200", "forks 8 200"])
 def test_many_callers_get_their_own_answers(client: Path, words: str) -> None:
-    with taken(client, *words.split()) as run:
+    with taken(client, words) as run:
         tids = set()
 
         def answer(call: Notification) -> None:
@@ -252,8 +252,8 @@ def test_a_second_listener_is_refused() -> None:
             install_filter()
             install_filter()
         except KernelError as error:
-            assert isinstance(error.__cause__, OSError)
-            code = 0 if error.__cause__.errno == errno.EBUSY and error.remedy else 2
+            cause = error.__cause__
+            code = 0 if isinstance(cause, OSError) and cause.errno == errno.EBUSY else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -280,7 +280,7 @@ def test_no_new_privs_only_where_it_is_needed() -> None:
 
 
 def test_waits_until_it_is_answered(client: Path) -> None:
-    with taken(client, "init", "0", "0") as run:
+    with taken(client, "init 0 0") as run:
         call = run.call()
         assert all(run.listener.waits(call) for _ in range(10))
         assert run.listener.receive() is None, "a received call is not to be received again"

@@ -1,0 +1,58 @@
+"""Pid namespaces: which one a task or a mounted /proc belongs to, and its numbers there.
+
+Tids are those of the pid namespace of our own /proc.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from fserr_bpf.live.credentials import read_status
+
+_NS_GET_PARENT = 0xB702  # include/uapi/linux/nsfs.h
+
+
+def pid_namespace_of(task: int | str) -> int:
+    """Inode number of the pid namespace of a tid, or of "self"; ProcessLookupError if gone."""
+    try:
+        return os.stat(f"/proc/{task}/ns/pid").st_ino
+    except FileNotFoundError:
+        raise ProcessLookupError from None
+
+
+def pid_seen_by(pid: int, namespace: int) -> int:
+    """The number of process or thread ``pid`` in the pid namespace with that inode number.
+
+    0 if it is not visible there, or gone; its number in our own namespace is known always.
+    """
+    if namespace == pid_namespace_of("self"):
+        return pid
+    try:
+        chain = _pid_namespaces(pid)
+        numbers = read_status(pid).tids
+    except ProcessLookupError:
+        return 0
+    return dict(zip(chain, numbers, strict=True)).get(namespace, 0)
+
+
+def _pid_namespaces(tid: int) -> list[int]:
+    """Inode numbers of the pid namespaces that see the task, our own first.
+
+    As many as its status has numbers. Raises ProcessLookupError if it is gone.
+    """
+    ours = pid_namespace_of("self")
+    try:
+        fd = os.open(f"/proc/{tid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ProcessLookupError from None
+    chain = []
+    try:
+        chain.append(os.fstat(fd).st_ino)
+        while chain[-1] != ours:
+            child, fd = fd, fcntl.ioctl(fd, _NS_GET_PARENT)
+            os.close(child)
+            chain.append(os.fstat(fd).st_ino)
+    finally:
+        os.close(fd)
+    return chain[::-1]
