@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from fserr_bpf import details
 from fserr_bpf.codec import reader
 from fserr_bpf.codec.groupflags import GroupFlags
-from fserr_bpf.codec.handles import inode_of
-from fserr_bpf.codec.side import record_in, side_in
+from fserr_bpf.codec.handles import HandleInode, inode_of
+from fserr_bpf.codec.side import place_in, record_in, side_in
 from fserr_bpf.errors import UsageError
 from fserr_bpf.kernelgroup import SOURCE
 from fserr_bpf.live.armed import Armed
@@ -22,17 +23,36 @@ from fserr_bpf.live.fanotify import max_queued_events
 from fserr_bpf.live.kallsyms import shows_addresses
 from fserr_bpf.live.pidfd import open_pidfd
 from fserr_bpf.live.probes import wanted
-from fserr_bpf.marks import MarkedFilesystem, MarkTable, inode_in
-from fserr_bpf.model.event import Event, FsErrorEvent, OverflowEvent
+from fserr_bpf.marks import MarkedFilesystem, MarkTable, gone, inode_in
+from fserr_bpf.model.event import Event, FileHandle, FsErrorEvent, OverflowEvent
 from fserr_bpf.model.group import KERNEL_LIMIT, NotificationQueue
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.names.lookup import Names
-from fserr_bpf.origin import origin_of, place, side_of
+from fserr_bpf.origin import origin_of, place, says_bad_inode, side_of
 from fserr_bpf.statistics import Statistics
 from fserr_bpf.streams import RULES, Report
 from fserr_bpf.uapi.record import Flag, Probe, Record
+from fserr_bpf.uapi.side import PlaceRecord
+from fserr_bpf.visibility.asking import Places
+from fserr_bpf.visibility.cgroups import CgroupFilter
+from fserr_bpf.visibility.holding import Held, Holding
+from fserr_bpf.visibility.rules import Answer, Place, Verdict, place_of
 
 _NO_TASK = int(Flag.NO_TASK)
+
+
+class _Case(NamedTuple):
+    """Errors of one inode, None for the superblock, for the marks to judge.
+
+    ``where`` is what the probe saw of its place; ``handle`` is None if nobody may look.
+    """
+
+    marked: MarkedFilesystem
+    time_ns: int
+    inode: HandleInode | None
+    where: Place | None
+    handle: FileHandle | None
+    errors: int
 
 
 class ErrorGroup:
@@ -40,7 +60,9 @@ class ErrorGroup:
 
     ``max_events`` is the length of the queue, None for no limit, KERNEL_LIMIT for what the
     kernel gives its own groups. ``names`` stands for details: events have an
-    ``origin.side``. Raises UsageError for a stream that has no details.
+    ``origin.side``. ``places`` is asked for what the probes do not know of marks on parts
+    of a file system; ``cgroup`` lets its errors through only. Raises UsageError for a
+    stream that has no details.
     """
 
     def __init__(
@@ -52,6 +74,8 @@ class ErrorGroup:
         *,
         max_events: int | None = KERNEL_LIMIT,
         names: Names | None = None,
+        places: Places | None = None,
+        cgroup: CgroupFilter | None = None,
     ) -> None:
         if (flags.detail or flags.location) and stream is not Stream.PROPOSED:
             raise UsageError(f"the stream {stream} has no details", "ask for the stream proposed")
@@ -59,6 +83,10 @@ class ErrorGroup:
         self.flags = flags
         self.marks = marks
         self.names = names
+        self.places = places
+        self.news: list[str] = []
+        self._cgroup = cgroup
+        self._holding = Holding()
         self.wanted = wanted(stream, armed.kernel)
         self._sources = {a.probe: a.source for a in reversed(armed.attached)}
         self._rules = {p: r for p, r in RULES[stream].items() if p in self.wanted}
@@ -81,7 +109,7 @@ class ErrorGroup:
         rule = self._rules.get(record.probe)
         if rule is None:  # shared probes: this one serves another stream
             return
-        marked = self.marks.get(record.dev)
+        marked = self._marked(self.marks.get(record.dev))
         if marked is None or record.time_ns < marked.since_ns:
             self._counts["not marked"] += count
             return
@@ -89,23 +117,37 @@ class ErrorGroup:
         if report is None:
             self._counts["not in stream"] += count
             return
-        if not marked.hears(record.time_ns, inode_in(record) if report.inode else None):
-            self._counts["not marked"] += count
-            return
         task = None if record.flags & _NO_TASK else (self._pid(record), record.task_start)
         key = (task, details.apart(record, report, self.flags))
         make = partial(self._event, same[0], marked, report, wall)
-        self.queue.insert(marked.fsid, key, make)
-        if count > 1:  # apart from the first, which may have been the last that fits
-            self.queue.insert(marked.fsid, key, make, count - 1)
+
+        def deliver() -> None:
+            self.queue.insert(marked.fsid, key, make)
+            if count > 1:  # apart from the first, which may have been the last that fits
+                self.queue.insert(marked.fsid, key, make, count - 1)
+
+        inode = inode_in(record) if report.inode else None
+        if not marked.partial and not self._cgroup and not self._holding:
+            self._finish(marked.verdict(record.time_ns, inode, None), deliver, count)
+            return
+        seen = place_in(same[0])
+        if not self._owned(record, seen, marked, count):
+            return
+        where = place_of(seen)
+        # of those of 7.x some could not be read in, and nobody has named them
+        bad = says_bad_inode(record) or (record.probe == Probe.FSERROR and where is None)
+        handle = None if bad else marked.handle(record)
+        case = _Case(marked, record.time_ns, inode, where, handle, count)
+        self._judge(case, deliver)
 
     def insert_kernel_event(self, event: FsErrorEvent, entry: bytes | None, wall: int) -> None:
         """Handle an event of the kernel's own group; ``entry`` is its trace in the ring."""
-        marked = self.marks.by_fsid(event.fsid)
-        inode = inode_of(event.handle) if event.handle else None
-        if marked is None or not marked.hears(time.monotonic_ns(), inode):
-            self._counts["not marked"] += event.error_count
+        marked = self._marked(self.marks.by_fsid(event.fsid))
+        now, count = time.monotonic_ns(), event.error_count
+        if marked is None:
+            self._counts["not marked"] += count
             return
+        inode = inode_of(event.handle) if event.handle else None
         origin = place(marked, time.time_ns(), SOURCE)
         trace = record_in(entry) if entry else None
         if entry and trace:
@@ -118,21 +160,92 @@ class ErrorGroup:
         if inode:
             origin = origin._replace(ino=inode.ino, generation=inode.generation)
         error = event.error if self.stream is Stream.NATIVE else abs(event.error)
-        self.queue.insert(
-            marked.fsid,
-            (event.pid, trace.task_start if trace else 0),
-            lambda: event._replace(
-                error=error, origin=origin, fd=self.flags.fd, pidfd=self.flags.no_pidfd
-            ),
-            event.error_count,
+        key = (event.pid, trace.task_start if trace else 0)
+        whole = event._replace(
+            error=error, origin=origin, fd=self.flags.fd, pidfd=self.flags.no_pidfd
         )
+
+        def deliver() -> None:
+            self.queue.insert(marked.fsid, key, lambda: whole, count)
+
+        if not self._owned(trace, place_in(entry) if entry else None, marked, count):
+            return
+        # without the trace nobody knows whether the inode itself is bad
+        handle = event.handle if trace and not says_bad_inode(trace) else None
+        self._judge(_Case(marked, now, inode, None, handle, count), deliver)
+
+    # -- marks -----------------------------------------------------------------------
+
+    def _marked(self, marked: MarkedFilesystem | None) -> MarkedFilesystem | None:
+        """``marked`` without the marks on mounts of other processes that have gone."""
+        if marked is None or not marked.elsewhere:
+            return marked
+        self.news += [gone(part) for part in self.marks.end_mounts()]
+        return self.marks.get(marked.dev)
+
+    def _owned(
+        self,
+        record: Record | None,
+        seen: PlaceRecord | None,
+        marked: MarkedFilesystem,
+        count: int,
+    ) -> bool:
+        """Whether the error is of the cgroup; counted if not."""
+        if self._cgroup is None:
+            return True
+        answer = Answer.UNKNOWN
+        if record:
+            answer = self._cgroup.owns(record, seen, marked.fstype)
+        if answer is Answer.NO:
+            self._counts["other cgroup"] += count
+        elif answer is Answer.UNKNOWN:
+            self._count_unknown("cgroup", "to whose cgroup it belongs", marked, count)
+        return answer is Answer.YES
+
+    def _judge(self, case: _Case, deliver: Callable[[], None]) -> None:
+        """Deliver or count, or ask first; what comes behind an open question waits too."""
+        marked, time_ns, inode, where, handle, count = case
+        ticket = None
+        verdict = marked.verdict(time_ns, inode, where)
+        if verdict is Verdict.UNDECIDED and handle and self.places:
+            dev = (marked.dev >> 20, marked.dev & 0xFFFFF)
+            ticket = self.places.ask(marked.mount_point, dev, handle)
+
+        def go(answer: Place | None) -> None:
+            found = marked.verdict(time_ns, inode, answer or where, final=True)
+            self._finish(found, deliver, count)
+            if found is Verdict.UNDECIDED:
+                self._count_unknown("place", "where it happened", marked, count)
+
+        self._holding.add(Held(go, count, ticket or 0))
+
+    def _finish(self, verdict: Verdict, deliver: Callable[[], None], count: int) -> None:
+        if verdict is Verdict.DELIVER:
+            deliver()
+        elif verdict is not Verdict.UNDECIDED:
+            self._counts["ignored" if verdict is Verdict.IGNORED else "not marked"] += count
+
+    def _count_unknown(self, what: str, words: str, marked: MarkedFilesystem, count: int) -> None:
+        if not self._counts[f"{what} not known"]:
+            self.news.append(
+                f"an error on {marked.device} is not delivered: it is not known {words}; "
+                "more of them are counted only"
+            )
+        self._counts[f"{what} not known"] += count
+
+    def settle(self) -> None:
+        """Go on with reports whose place was asked for."""
+        if self.places:
+            self._holding.settle(self.places.collect())
+            self.news += self.places.news
+            self.places.news = []
 
     def note_losses(self, lost: Sequence[int]) -> None:
         """What found the ring full becomes one FAN_Q_OVERFLOW; ``lost`` is ``Ring.lost()``."""
         count = self._lost(lost)
         if count > self._lost_seen:
             self._lost_seen = count
-            self.queue.overflow()
+            self._holding.add(Held(lambda _: self.queue.overflow(), 0))
 
     def _lost(self, lost: Sequence[int]) -> int:
         """Errors of this stream that found the ring full; hints and ends of marks are none."""
@@ -193,10 +306,14 @@ class ErrorGroup:
         return Statistics(
             delivered=self.queue.delivered,
             merged=self.queue.merged,
-            waiting=self.queue.inserted - self.queue.delivered,
+            waiting=self.queue.inserted - self.queue.delivered + self._holding.errors,
             ring_full=self._lost_seen - self._lost_before,
             queue_full=self.queue.overflowed,
             not_marked=self._counts["not marked"],
             not_in_stream=self._counts["not in stream"],
+            ignored=self._counts["ignored"],
+            place_unknown=self._counts["place not known"],
+            other_cgroup=self._counts["other cgroup"],
+            cgroup_unknown=self._counts["cgroup not known"],
             missed={name: n - self._missed_before[name] for name, n in missed.items()},
         )

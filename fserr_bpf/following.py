@@ -10,7 +10,7 @@ from fserr_bpf.errors import FserrError
 from fserr_bpf.kernelgroup import KernelGroup
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.mounts import MountTable, MountWatch, read_mounts
-from fserr_bpf.marks import MarkedFilesystem, MarkTable
+from fserr_bpf.marks import MarkedFilesystem, MarkTable, gone
 from fserr_bpf.names.lookup import Names, clones
 from fserr_bpf.uapi.record import Probe
 
@@ -59,13 +59,16 @@ class Following(Closing):
         table = self._mounts.changed()
         if self._ends_by_table:
             self.ended(self._marks.end_unmounted(table))
+        if over := self._marks.end_mounts(table):
+            self.news += [gone(part) for part in over]
+            self._armed.watch(self._owner, self._marks.devices())
         if self._marks.follows:
             self._follow(table)
         self._look(table)
 
-    def ended(self, gone: Iterable[MarkedFilesystem]) -> None:
+    def ended(self, marks: Iterable[MarkedFilesystem]) -> None:
         """Marks have ended: their file systems were unmounted."""
-        for marked in gone:
+        for marked in marks:
             self.news.append(f"no longer watching {marked.mount_point}: unmounted")
         self._armed.watch(self._owner, self._marks.devices())
 

@@ -5,15 +5,33 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from fserr_bpf.codec.handles import HandleInode, encode_handle, inode_of
-from fserr_bpf.errors import FserrError, MarkError
-from fserr_bpf.live.handles import check_markable, handle_of, identify
-from fserr_bpf.live.mounts import MountTable, mounts_with, preferred_mounts, read_mounts
+from fserr_bpf.codec.handles import HandleInode, encode_handle
+from fserr_bpf.errors import FserrError
+from fserr_bpf.live.mounts import (
+    MountTable,
+    mounts_with,
+    preferred_mounts,
+    process_of,
+    read_mounts,
+    read_mounts_of,
+)
 from fserr_bpf.model.event import FileHandle, Fsid
-from fserr_bpf.model.mark import Mark
+from fserr_bpf.model.mark import Mark, MarkKind, SuperblockErrors
 from fserr_bpf.uapi.record import Record
+from fserr_bpf.uapi.side import Ancestor
+from fserr_bpf.visibility.resolve import Resolved, resolve
+from fserr_bpf.visibility.rules import (
+    Answer,
+    MountId,
+    Part,
+    Place,
+    Verdict,
+    any_hears,
+    number_of,
+    verdict,
+)
 
 _NEVER = 1 << 64
 FOLLOWED = ("ext4", "xfs", "btrfs", "f2fs")
@@ -25,7 +43,8 @@ class MarkedFilesystem:
 
     Times are CLOCK_MONOTONIC: reports from before a mark are not its own. ``since_ns`` is
     that of the first mark, ``whole_ns`` that of the mark on the file system, None without
-    one, ``inodes`` has those of inode marks.
+    one, ``inodes`` has those of inode marks. ``parts`` are mount and subtree marks,
+    ``ignored`` what ignore marks hear. ``superblock``: who hears errors without an inode.
     """
 
     path: str
@@ -38,12 +57,55 @@ class MarkedFilesystem:
     since_ns: int
     whole_ns: int | None
     inodes: Mapping[HandleInode, int] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    ignored: tuple[Part, ...] = ()
+    superblock: SuperblockErrors = SuperblockErrors.FILESYSTEM
+
+    @property
+    def partial(self) -> bool:
+        """Whether it matters where an inode is."""
+        return bool(self.parts or self.ignored)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a mark ends with a mount of another process's table."""
+        parts = (*self.parts, *self.ignored)
+        return any(part.mount and part.mount.process for part in parts)
+
+    @property
+    def newest_ns(self) -> int:
+        """When the last of its marks was made."""
+        parts = (part.since_ns for part in (*self.parts, *self.ignored))
+        return max(self.since_ns, self.whole_ns or 0, *self.inodes.values(), *parts)
 
     def hears(self, time_ns: int, inode: HandleInode | None) -> bool:
         """Whether an error of ``inode``, None for the superblock, is for one of the marks."""
         if self.whole_ns is not None and time_ns >= self.whole_ns:
             return True
+        if inode is None and self.superblock is SuperblockErrors.ALL:
+            return True
         return inode is not None and self.inodes.get(inode, _NEVER) <= time_ns
+
+    def verdict(
+        self,
+        time_ns: int,
+        inode: HandleInode | None,
+        place: Place | None,
+        *,
+        final: bool = False,
+    ) -> Verdict:
+        """What becomes of an error of ``inode``, None for the superblock, that is at ``place``.
+
+        ``final``: more will not be known of the place.
+        """
+        heard = Answer.YES if self.hears(time_ns, inode) else Answer.NO
+        ignored = Answer.NO
+        if self.partial:
+            number = number_of(inode) if inode else None
+            if heard is Answer.NO:
+                heard = any_hears(self.parts, time_ns, number, place)
+            ignored = any_hears(self.ignored, time_ns, number, place)
+        return verdict(heard, ignored, final=final)
 
     def handle(self, record: Record) -> FileHandle | None:
         """The handle of the record's inode, as exportfs would encode it."""
@@ -54,20 +116,30 @@ class MarkTable:
     """The marks of one group, by device.
 
     With ``marks`` None the group follows every mounted file system of the types in
-    ``FOLLOWED``, also those that are mounted later. Raises MarkError for a path
-    that cannot be marked.
+    ``FOLLOWED``, also those that are mounted later. What marks in ``ignore`` would hear is
+    not for the group. Raises MarkError for a path that cannot be marked.
     """
 
-    def __init__(self, marks: Iterable[Mark] | None) -> None:
+    def __init__(
+        self,
+        marks: Iterable[Mark] | None,
+        ignore: Iterable[Mark] = (),
+        superblock: SuperblockErrors = SuperblockErrors.FILESYSTEM,
+    ) -> None:
         self.follows = marks is None
+        self._superblock = superblock
         self._by_dev: dict[int, MarkedFilesystem] = {}
+        self._ignored: dict[int, tuple[Part, ...]] = {}
         self.skipped: dict[str, str] = {}  # followed mount points that cannot be marked
+        for mark in ignore:
+            self._ignore(mark)
         if marks is None:
             self.follow(read_mounts())
         else:
             for mark in marks:
-                check_markable(mark.path, whole=mark.whole)
-                self._add(mark.path, whole=mark.whole)
+                for resolved in resolve(mark, time.monotonic_ns()):
+                    self._add(resolved)
+        self.partial = any(marked.partial for marked in self) or bool(self._ignored)
 
     def __iter__(self) -> Iterator[MarkedFilesystem]:
         return iter(self._by_dev.values())
@@ -86,7 +158,7 @@ class MarkTable:
     @property
     def newest_ns(self) -> int:
         """Since when the newest mark has been there (CLOCK_MONOTONIC), 0 without marks."""
-        return max((t for m in self for t in (m.whole_ns or 0, *m.inodes.values())), default=0)
+        return max((marked.newest_ns for marked in self), default=0)
 
     def by_fsid(self, fsid: Fsid) -> MarkedFilesystem | None:
         """The first mark with this fsid (clones of an ext4 share one)."""
@@ -107,13 +179,46 @@ class MarkTable:
         """
         marked = self._by_dev.get(dev)
         if marked and marked.since_ns <= time_ns:
+            self._ignored.pop(dev, None)
             return self._by_dev.pop(dev)
         return None
 
     def end_unmounted(self, table: MountTable) -> list[MarkedFilesystem]:
         """End the marks whose device is mounted nowhere; for kernels without kprobes."""
         mounted = {_dev(mount.dev) for mount in table}
-        return [self._by_dev.pop(dev) for dev in list(self._by_dev) if dev not in mounted]
+        for process in {process_of(marked.mount_point) for marked in self} - {0}:
+            mounted |= {_dev(mount.dev) for mount in read_mounts_of(process)}
+        gone = [dev for dev in self._by_dev if dev not in mounted]
+        for dev in gone:
+            self._ignored.pop(dev, None)
+        return [self._by_dev.pop(dev) for dev in gone]
+
+    def end_mounts(self, table: MountTable | None = None) -> list[Part]:
+        """End the mount marks whose mount is not there any more.
+
+        ``table`` is our own; without it only mounts of other processes are looked for.
+        Raises PermissionError as ``read_mounts_of()``.
+        """
+        ended: list[Part] = []
+        for marked in list(self):
+            over = {
+                part
+                for part in (*marked.parts, *marked.ignored)
+                if part.mount and not _is_there(part.mount, table)
+            }
+            if not over:
+                continue
+            ended += sorted(over, key=lambda part: part.path)
+            left = replace(
+                marked,
+                parts=tuple(part for part in marked.parts if part not in over),
+                ignored=tuple(part for part in marked.ignored if part not in over),
+            )
+            self._by_dev[marked.dev] = left
+            self._ignored[marked.dev] = left.ignored
+            if left.whole_ns is None and not left.inodes and not left.parts:
+                self.remove(marked.dev)
+        return ended
 
     def follow(self, table: MountTable) -> list[MarkedFilesystem]:
         """Mark what is mounted and not yet marked; returns the new marks."""
@@ -122,20 +227,23 @@ class MarkTable:
             if _dev(mount.dev) in self._by_dev:
                 continue
             try:
-                new.append(self._add(mount.mount_point))
+                whole = Mark.filesystem(mount.mount_point)
+                new += [self._add(found) for found in resolve(whole, time.monotonic_ns())]
                 self.skipped.pop(mount.mount_point, None)
             except FserrError as error:  # one bad mount must not end the others
                 self.skipped[mount.mount_point] = str(error)
         return new
 
-    def _add(self, path: str, *, whole: bool = True) -> MarkedFilesystem:
+    def _add(self, resolved: Resolved) -> MarkedFilesystem:
         now = time.monotonic_ns()
-        identity = identify(path)
+        path, identity, part = resolved
         dev = _dev(identity.dev)
         earlier = self._by_dev.get(dev)
-        inodes = dict(earlier.inodes) if earlier else {}
-        if not whole:
-            inodes[inode_at(path)] = now
+        inodes, parts = (dict(earlier.inodes), earlier.parts) if earlier else ({}, ())
+        if part and part.kind is MarkKind.INODE:
+            inodes[HandleInode(*part.root)] = now
+        elif part:
+            parts = (*parts, part)
         preferred = preferred_mounts(read_mounts()).get(identity.dev, identity.mount)
         marked = MarkedFilesystem(
             path=path,
@@ -146,11 +254,35 @@ class MarkTable:
             device=os.path.basename(preferred.source) or "{}:{}".format(*identity.dev),
             mount_point=preferred.mount_point,
             since_ns=earlier.since_ns if earlier else now,
-            whole_ns=now if whole else earlier.whole_ns if earlier else None,
+            whole_ns=now if not part else earlier.whole_ns if earlier else None,
             inodes=inodes,
+            parts=parts,
+            ignored=self._ignored.get(dev, ()),
+            superblock=self._superblock,
         )
         self._by_dev[dev] = marked
         return marked
+
+    def _ignore(self, mark: Mark) -> None:
+        now = time.monotonic_ns()
+        for path, identity, part in resolve(mark, now):
+            whole = Part(MarkKind.FILESYSTEM, path, Ancestor(0, 0, 0), now, everything=True)
+            dev = _dev(identity.dev)
+            self._ignored[dev] = (*self._ignored.get(dev, ()), part or whole)
+
+    @property
+    def processes(self) -> frozenset[int]:
+        """Processes by whose mount tables marks are known, our own apart."""
+        parts = [part for marked in self for part in (*marked.parts, *marked.ignored)]
+        return frozenset(
+            {process_of(marked.mount_point) for marked in self}
+            | {part.mount.process for part in parts if part.mount}
+        ) - {0}
+
+
+def gone(part: Part) -> str:
+    """In words, that a mount mark has ended."""
+    return f"no longer watching the mount of {part.path}: unmounted"
 
 
 def inode_in(record: Record) -> HandleInode:
@@ -158,12 +290,11 @@ def inode_in(record: Record) -> HandleInode:
     return HandleInode(record.ino, record.generation, record.subvolume)
 
 
-def inode_at(path: str) -> HandleInode:
-    """What its handle says of ``path``; MarkError if handles of the file system are not known."""
-    inode = inode_of(FileHandle(*handle_of(path)))
-    if inode is None:
-        raise MarkError(f"{path}: handles of this file system are not known", "mark all of it")
-    return inode
+def _is_there(mount: MountId, table: MountTable | None) -> bool:
+    if not mount.process and table is None:
+        return True
+    found = read_mounts_of(mount.process) if mount.process else table or ()
+    return any((m.mount_id, m.dev) == (mount.number, mount.dev) for m in found)
 
 
 def _dev(pair: tuple[int, int]) -> int:

@@ -15,18 +15,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from fserr_bpf.closing import Closing
 from fserr_bpf.codec.groupflags import GroupFlags
 from fserr_bpf.errorgroup import ErrorGroup
+from fserr_bpf.errors import UsageError
 from fserr_bpf.following import Following
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.kallsyms import Kallsyms
 from fserr_bpf.marks import MarkTable
 from fserr_bpf.model.event import Event, FsErrorEvent
 from fserr_bpf.model.group import KERNEL_LIMIT
-from fserr_bpf.model.mark import Mark
+from fserr_bpf.model.mark import Mark, SuperblockErrors
 from fserr_bpf.model.stream import Stream
+from fserr_bpf.names.cgroups import tracks_writeback
 from fserr_bpf.names.lookup import Names
 from fserr_bpf.source import Source
 from fserr_bpf.statistics import Statistics
 from fserr_bpf.uapi.proposed import FAN_REPORT_DETAILED_ERROR, FAN_REPORT_ERROR_LOCATION
+from fserr_bpf.visibility.asking import Places
+from fserr_bpf.visibility.cgroups import CgroupFilter
 
 _READ_SIZE = 65536
 
@@ -40,7 +44,10 @@ class Monitor(Closing):
     of fanotify_init(2), FAN_REPORT_FID implied. ``detail``: events have an ``origin.side``
     and names, and in the stream proposed its two info records. ``armed``: probes attached
     before, to be shared by one monitor after the other; without it the monitor
-    attaches its own and detaches them.
+    attaches its own and detaches them. ``ignore``: what such marks would hear is not
+    delivered. ``superblock``: which marks hear errors without an inode. ``cgroup``: the
+    folder of a cgroup whose errors alone are delivered. Marks on parts of a file system,
+    ignore marks and cgroups need probes armed with ``places``.
 
     Raises FserrError subclasses: PrivilegeError, KernelError, BccError,
     AttachError, MarkError, UsageError.
@@ -54,6 +61,9 @@ class Monitor(Closing):
         max_events: int | None = KERNEL_LIMIT,
         flags: int = 0,
         detail: bool = False,
+        ignore: Iterable[Mark] = (),
+        superblock: SuperblockErrors = SuperblockErrors.FILESYSTEM,
+        cgroup: str | None = None,
         armed: Armed | None = None,
         debug: bool = False,
     ) -> None:
@@ -62,11 +72,25 @@ class Monitor(Closing):
         group_flags = GroupFlags.of(flags)
         self.stream = stream
         with contextlib.ExitStack() as stack:
-            self.marks = MarkTable(marks)
-            self.armed = armed or stack.enter_context(Armed([stream], debug=debug, detail=detail))
+            self.marks = MarkTable(marks, ignore, superblock)
+            owner = CgroupFilter(cgroup, owners=tracks_writeback()) if cgroup else None
+            need = self.marks.partial or owner is not None
+            self.armed = armed or stack.enter_context(
+                Armed([stream], debug=debug, detail=detail, places=need)
+            )
+            if need and not self.armed.places:
+                raise UsageError("the probes were armed without places", "arm with places=True")
+            self.places = stack.enter_context(Places()) if self.marks.partial else None
             self.names = stack.enter_context(Names()) if detail else None
             self._group = ErrorGroup(
-                stream, group_flags, self.marks, self.armed, max_events=max_events, names=self.names
+                stream,
+                group_flags,
+                self.marks,
+                self.armed,
+                max_events=max_events,
+                names=self.names,
+                places=self.places,
+                cgroup=owner,
             )
             self.armed.watch(self, self.marks.devices())
             stack.callback(self.armed.watch, self, ())
@@ -83,7 +107,8 @@ class Monitor(Closing):
             self._pending = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             stack.callback(os.close, self._pending)
             self._epoll = stack.enter_context(select.epoll())
-            for fd in (*self._source.filenos(), self._pending):
+            asked = self.places.filenos() if self.places else ()
+            for fd in (*self._source.filenos(), *asked, self._pending):
                 self._epoll.register(fd, select.EPOLLIN)
             self._closing = stack.pop_all()
 
@@ -147,6 +172,8 @@ class Monitor(Closing):
         sources = set(self._source.filenos())
         if self.names and (names := self.names.fileno()) is not None:
             sources.add(names)
+        if self.places:
+            sources |= set(self.places.filenos())
         for fd in sources:
             poll.register(fd, select.POLLIN)
         # not in the epoll: polling takes the notice, so only its reader may
@@ -165,6 +192,7 @@ class Monitor(Closing):
         ended = self._source.pump([self._group])
         if ended:
             self._following.ended(marked for _, marked in ended)
+        self._group.settle()
         self._following.follow()
         if self.names:
             self.names.collect()
@@ -190,7 +218,8 @@ class Monitor(Closing):
 
     def news(self) -> list[str]:
         """What has changed about the marks, or was found, since the last call, in words."""
-        news, self._following.news = self._following.news, []
+        news = self._following.news + self._group.news
+        self._following.news, self._group.news = [], []
         return news + (self.names.news() if self.names else [])
 
     def _signal(self) -> None:

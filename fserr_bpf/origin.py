@@ -74,8 +74,7 @@ def side_of(
     if side and side.type and kind is not ErrorKind.SHUTDOWN:
         known = side.type <= len(_FSERROR_KINDS)
         kind = _FSERROR_KINDS[side.type - 1] if known else ErrorKind.METADATA
-    bad = record.probe in _BAD_INODE or bool(_GETS_INODE.search(_text(record.function)))
-    state = PathState.NOT_ASKED if bad else PathState.NONE
+    state = PathState.NOT_ASKED if says_bad_inode(record) else PathState.NONE
     told = Side(kind.name, length=record.length, path_state=state)
     if record.probe == Probe.FSERROR:  # there the field is the position in the file
         told = told._replace(pos=record.block)
@@ -96,6 +95,11 @@ def side_of(
         cgroup_id=owner,
         cgroup_of=whose,
     )
+
+
+def says_bad_inode(record: Record) -> bool:
+    """Whether the inode itself is bad, so that nobody should touch it to learn more."""
+    return record.probe in _BAD_INODE or bool(_GETS_INODE.search(_text(record.function)))
 
 
 def _name(side: SideRecord) -> tuple[str, str]:

@@ -20,6 +20,10 @@ class Statistics:
     queue_full: int
     not_marked: int
     not_in_stream: int
+    ignored: int = 0
+    place_unknown: int = 0
+    other_cgroup: int = 0
+    cgroup_unknown: int = 0
     output_failed: int = 0
     missed: dict[str, int] = field(default_factory=dict)
 
@@ -31,6 +35,10 @@ class Statistics:
             "queue full": self.queue_full,
             "not marked": self.not_marked,
             "not in stream": self.not_in_stream,
+            "ignored": self.ignored,
+            "place not known": self.place_unknown,
+            "other cgroup": self.other_cgroup,
+            "cgroup not known": self.cgroup_unknown,
             "output failed": self.output_failed,
         }
 

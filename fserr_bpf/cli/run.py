@@ -6,6 +6,7 @@ import argparse
 import select
 import sys
 
+from fserr_bpf.cli.marks import add_mark_options, marks_of, visibility_of
 from fserr_bpf.cli.watching import (
     announce,
     needed_capabilities,
@@ -16,7 +17,6 @@ from fserr_bpf.cli.watching import (
 from fserr_bpf.errors import OutputError, UsageError
 from fserr_bpf.live.privileges import check_user, drop
 from fserr_bpf.model.event import Event, FsErrorEvent
-from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
 from fserr_bpf.outputs import text
@@ -38,6 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="any path on the file system to watch; default: every mounted ext4, XFS, "
         "btrfs and f2fs, also those mounted later",
     )
+    add_mark_options(parser)
     parser.add_argument("--format", choices=sorted(FORMATS), default="text")
     parser.add_argument("--output", metavar="FILE", help="append to FILE, not standard output")
     parser.add_argument(
@@ -70,13 +71,25 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"the raw stream {arguments.stream} has no details", "ask for --stream proposed"
         )
-    marks = [Mark.filesystem(path) for path in arguments.paths] or None
     with (
         Sink(arguments.output) as sink,
         stop_signals() as stop,
-        Monitor(marks, arguments.stream, detail=arguments.detail, debug=arguments.debug) as monitor,
+        Monitor(
+            marks_of(arguments),
+            arguments.stream,
+            detail=arguments.detail,
+            debug=arguments.debug,
+            **visibility_of(arguments),
+        ) as monitor,
     ):
         announce(monitor)
+        if arguments.user and monitor.marks.processes:
+            raise UsageError(
+                "marks through /proc/PID/root need rights that --user gives up",
+                "leave --user out",
+            )
+        if monitor.places:
+            monitor.places.become(arguments.user)
         if monitor.names:
             monitor.names.become(arguments.user)
         drop(arguments.user, needed_capabilities(monitor))

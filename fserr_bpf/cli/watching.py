@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fserr_bpf.live.privileges import Capability
+from fserr_bpf.marks import MarkedFilesystem
 from fserr_bpf.monitor import Monitor
 from fserr_bpf.outputs import text
 
@@ -29,18 +30,28 @@ def say_news(monitor: Monitor) -> None:
 
 def announce(monitor: Monitor) -> None:
     """Say that the probes are armed, on what, and what cannot be seen."""
-    names = ", ".join(f"{m.mount_point} ({m.fstype} on {m.device})" for m in monitor.marks)
+    names = ", ".join(f"{_heard(m)} ({m.fstype} on {m.device})" for m in monitor.marks)
     say(f"watching {names or 'nothing yet'}; stream {monitor.stream}")
     for reason, blind in monitor.blind().items():
         say(f"cannot see {', '.join(blind)}: {reason}")
     say_news(monitor)
 
 
+def _heard(marked: MarkedFilesystem) -> str:
+    """The file system by its mount point, or the parts of it that are marked."""
+    if marked.whole_ns is not None or not marked.parts:
+        return marked.mount_point
+    inodes = [f"{len(marked.inodes)} inodes"] if marked.inodes else []
+    return " and ".join([*(f"{part.kind}:{part.path}" for part in marked.parts), *inodes])
+
+
 def needed_capabilities(monitor: Monitor) -> list[Capability]:
     """What a monitor that is armed still needs."""
+    # the mount tables of other processes
+    needed = [Capability.SYS_PTRACE] if monitor.marks.processes else []
     if not monitor.marks.follows:
-        return []
-    needed = [Capability.DAC_READ_SEARCH]
+        return needed
+    needed.append(Capability.DAC_READ_SEARCH)
     if not monitor.armed.kernel.kprobes:
         needed.append(Capability.SYS_ADMIN)
     return needed

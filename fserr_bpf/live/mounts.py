@@ -7,6 +7,7 @@ which would make it busy for ``umount(8)``.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Collection, Iterable
@@ -18,6 +19,7 @@ from fserr_bpf.live import syscalls
 
 MOUNTINFO = "/proc/self/mountinfo"
 
+_OTHER_ROOT = re.compile(r"/proc/(\d+)/(?:task/\d+/)?root(?=/|$)")
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 _READ_SIZE = 1 << 16
 
@@ -87,19 +89,47 @@ def read_mounts() -> MountTable:
 def mount_of(path: str) -> Mount:
     """The mount that ``path`` resolves to.
 
-    Raises MarkError when the path cannot be reached, or when its mount has no
-    place in this process's mount namespace (a path through ``/proc/PID/root``).
+    That of a path through ``/proc/PID/root`` is in the table of the process PID; its
+    mount point begins with ``/proc/PID/root`` too. Raises MarkError when the path cannot
+    be reached, or when its mount is in neither table.
     """
     try:
         mount_id = syscalls.statx(path).mount_id
     except OSError as error:
         raise MarkError(f"{path}: {error.strerror}", "give a path that exists") from error
-    for mount in read_mounts():
+    process = process_of(path)
+    for mount in (*read_mounts(), *(read_mounts_of(process) if process else ())):
         if mount.mount_id == mount_id:
             return mount
     raise MarkError(
-        f"{path}: its mount is not in this mount namespace", "run inside that namespace"
+        f"{path}: its mount is not in this mount namespace",
+        "run inside that namespace, or give /proc/PID/root/PATH with a process of it",
     )
+
+
+def process_of(path: str) -> int:
+    """The PID of a path through ``/proc/PID/root``, 0 for any other."""
+    found = _OTHER_ROOT.match(os.path.normpath(path))
+    return int(found[1]) if found else 0
+
+
+def read_mounts_of(process: int) -> MountTable:
+    """The mount table of another process, mount points by their paths from here.
+
+    None of it when the process has gone. Raises PermissionError without CAP_SYS_PTRACE
+    for who has fewer rights than the process.
+    """
+    try:
+        with open(f"/proc/{process}/mountinfo", "rb") as file:
+            table = parse_mountinfo(file.read())
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a zombie, fs/proc_namespace.c
+            return ()
+        raise
+    root = f"/proc/{process}/root"
+    return tuple(m._replace(mount_point=(root + m.mount_point).rstrip("/")) for m in table)
 
 
 def mounts_with(fstypes: Collection[str], table: Iterable[Mount] | None = None) -> MountTable:

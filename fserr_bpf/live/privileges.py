@@ -3,7 +3,8 @@
 Reading the ring, the counters, the mount table and the open /proc files needs no
 right at all: the descriptors were opened before. Resolving the mount points of
 file systems that appear later needs CAP_DAC_READ_SEARCH, and marking them in the
-kernel's own group (no kprobes) CAP_SYS_ADMIN. All else goes, for good.
+kernel's own group (no kprobes) CAP_SYS_ADMIN; the mount tables of other processes need
+CAP_SYS_PTRACE. All else goes, for good.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Capability(IntEnum):
     """The numbers of include/uapi/linux/capability.h that may be kept."""
 
     DAC_READ_SEARCH = 2
+    SYS_PTRACE = 19
     SYS_ADMIN = 21
 
 

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class MarkKind(StrEnum):
+    """How much of a file system a mark hears, see ``docs/marks.md``."""
+
+    FILESYSTEM = "filesystem"
+    MOUNT = "mount"
+    INODE = "inode"
+    SUBTREE = "subtree"
+
+
+class SuperblockErrors(StrEnum):
+    """Which marks hear the errors that no inode is known for."""
+
+    FILESYSTEM = "filesystem"
+    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A mark with the mask FAN_FS_ERROR.
 
-    ``path`` is any file or directory of the file system, as for fanotify_mark(2). The
-    mark is of type FAN_MARK_FILESYSTEM, or with ``whole`` False of FAN_MARK_INODE, which
-    is the proposal's.
+    ``path`` is any file or directory, as for fanotify_mark(2). Upstream has marks of the
+    kind FILESYSTEM, the proposal's stream those of the kind INODE too; MOUNT and SUBTREE
+    are ours.
     """
 
     path: str
-    whole: bool = True
+    kind: MarkKind = MarkKind.FILESYSTEM
+
+    @property
+    def whole(self) -> bool:
+        """Whether it hears a whole file system."""
+        return self.kind is MarkKind.FILESYSTEM
 
     @classmethod
     def filesystem(cls, path: str) -> Mark:
@@ -23,6 +45,16 @@ class Mark:
         return cls(path)
 
     @classmethod
+    def mount(cls, path: str) -> Mark:
+        """Mark what can be reached through the one mount that ``path`` is on."""
+        return cls(path, MarkKind.MOUNT)
+
+    @classmethod
     def inode(cls, path: str) -> Mark:
         """Mark the file or directory ``path`` alone: errors that name it, and no others."""
-        return cls(path, whole=False)
+        return cls(path, MarkKind.INODE)
+
+    @classmethod
+    def subtree(cls, path: str) -> Mark:
+        """Mark the directory ``path`` and all below it on its file system."""
+        return cls(path, MarkKind.SUBTREE)

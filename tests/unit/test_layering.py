@@ -28,19 +28,21 @@ RULE: dict[str, tuple[str, ...]] = {
     "details": ("uapi", "model", "codec", "streams"),
     "live": ("errors", "closing", "uapi", "model"),
     "outputs": ("errors", "closing", "uapi", "model", "codec"),
-    "marks": ("errors", "uapi", "model", "codec", "live"),
+    "visibility": ("errors", "closing", "uapi", "model", "codec", "live"),
+    "marks": ("errors", "uapi", "model", "codec", "live", "visibility"),
     "origin": ("uapi", "model", "streams", "marks"),
     "kernelgroup": ("errors", "closing", "uapi", "model", "codec", "live", "marks"),
     "symbolize": ("closing", "model"),
     "names": ("closing", "model", "live", "marks", "symbolize"),
     "errorgroup": (
         *("errors", "uapi", "statistics", "model", "codec", "streams", "details", "live"),
-        *("marks", "origin", "kernelgroup", "names"),
+        *("visibility", "marks", "origin", "kernelgroup", "names"),
     ),
     "source": ("closing", "uapi", "model", "codec", "live", "marks", "kernelgroup", "errorgroup"),
     "following": ("errors", "closing", "uapi", "live", "marks", "kernelgroup", "names"),
     "monitor": (
-        *("closing", "uapi", "statistics", "model", "codec", "live", "marks", "names"),
+        *("errors", "closing", "uapi", "statistics", "model", "codec", "live", "visibility"),
+        *("marks", "names"),
         *("errorgroup", "source", "following"),
     ),
     "takeover": (
@@ -54,8 +56,8 @@ RULE: dict[str, tuple[str, ...]] = {
         *("symbolize", "monitor"),
     ),
     "cli": (
-        *("errors", "uapi", "model", "codec", "live", "outputs", "symbolize", "monitor"),
-        *("takeover", "top", "fserr_bpf"),
+        *("errors", "uapi", "model", "codec", "live", "outputs", "visibility", "marks"),
+        *("symbolize", "monitor", "takeover", "top", "fserr_bpf"),
     ),
 }
 # Two commands of the package are parts of compare, which nobody else should pay for.

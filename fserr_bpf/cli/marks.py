@@ -1,0 +1,72 @@
+"""Options of the commands that watch, for what their marks hear: KIND:PATH and cgroups."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from fserr_bpf.model.mark import Mark, MarkKind, SuperblockErrors
+from fserr_bpf.visibility.cgroups import find_cgroup, find_container
+
+
+def add_mark_options(parser: argparse.ArgumentParser) -> None:
+    """--mark, --ignore, --superblock-errors, --cgroup, --container."""
+    kinds = "|".join(MarkKind)
+    parser.add_argument(
+        "--mark",
+        action="append",
+        default=[],
+        type=mark,
+        metavar="KIND:PATH",
+        help=f"watch a part of a file system; KIND is {kinds}; may be given several times",
+    )
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        type=mark,
+        metavar="KIND:PATH",
+        help="leave out what such a mark would hear; may be given several times",
+    )
+    parser.add_argument(
+        "--superblock-errors",
+        type=SuperblockErrors,
+        choices=list(SuperblockErrors),
+        default=SuperblockErrors.FILESYSTEM,
+        help="which marks hear errors of which no inode is known: those on a file system "
+        "(default), or all",
+    )
+    cgroup = parser.add_mutually_exclusive_group()
+    cgroup.add_argument(
+        "--cgroup", metavar="PATH", help="only errors of this cgroup and those below it"
+    )
+    cgroup.add_argument(
+        "--container", metavar="NAME_OR_ID", help="only errors of the cgroup of this container"
+    )
+
+
+def mark(text: str) -> Mark:
+    """The mark of ``KIND:PATH``; raises argparse.ArgumentTypeError."""
+    kind, _, path = text.partition(":")
+    if kind not in list(MarkKind) or not path:
+        raise argparse.ArgumentTypeError(f"not {'|'.join(MarkKind)}:PATH: {text!r}")
+    return Mark(path, MarkKind(kind))
+
+
+def marks_of(arguments: argparse.Namespace) -> list[Mark] | None:
+    """Plain paths, which are marks on file systems, and --mark; None without any."""
+    return [*map(Mark.filesystem, arguments.paths), *arguments.mark] or None
+
+
+def visibility_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What ``Monitor`` is to be told. Raises UsageError for a cgroup that is not there."""
+    cgroup = None
+    if arguments.cgroup is not None:
+        cgroup = find_cgroup(arguments.cgroup)
+    elif arguments.container is not None:
+        cgroup = find_container(arguments.container)
+    return {
+        "ignore": arguments.ignore,
+        "superblock": arguments.superblock_errors,
+        "cgroup": cgroup,
+    }
