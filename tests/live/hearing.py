@@ -1,0 +1,144 @@
+"""Several groups over one set of probes, and files whose writes fail: what each mark hears.
+
+An error that one group does not hear is proved by another that hears it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from compare.extents import first_physical
+from compare.faults.cutting import MKFS_OPTIONS, MOUNT_OPTIONS, PAYLOAD, cut, write_victims
+from compare.faults.fault import run_child
+from compare.scratch import Scratch, run, scratch
+from fserr_bpf.codec.groupflags import GroupFlags
+from fserr_bpf.errorgroup import ErrorGroup
+from fserr_bpf.live.armed import Armed
+from fserr_bpf.marks import MarkTable
+from fserr_bpf.model.event import FsErrorEvent
+from fserr_bpf.model.mark import Mark, SuperblockErrors
+from fserr_bpf.model.stream import Stream
+from fserr_bpf.source import Source
+from fserr_bpf.statistics import Statistics
+from fserr_bpf.visibility.asking import Places
+from fserr_bpf.visibility.cgroups import CgroupFilter
+from tests.live.conftest import wait_until
+
+_WRITE = f"""
+import os, sys
+how, path = sys.argv[1:]
+file = os.open(path, os.O_WRONLY)
+if how == "unlinked":
+    os.unlink(path)
+os.pwrite(file, b"y" * {PAYLOAD}, 0)
+try:
+    os.fsync(file)
+except OSError:
+    sys.exit(7)
+"""
+
+
+class Ears:
+    """Groups by name, each with its own marks; ``all`` hears the file systems of ``tops``."""
+
+    def __init__(
+        self,
+        armed: Armed,
+        tops: Sequence[str | Path],
+        *,
+        superblock: SuperblockErrors = SuperblockErrors.FILESYSTEM,
+        cgroup: CgroupFilter | None = None,
+        ignore: Sequence[Mark] = (),
+        **marks: Mark,
+    ) -> None:
+        self._armed = armed
+        self._stack = ExitStack()
+        self.groups: dict[str, ErrorGroup] = {}
+        self.heard: dict[str, list[int]] = {}
+        everything = MarkTable([Mark.filesystem(str(top)) for top in tops])
+        self._add("all", everything)
+        for name, mark in marks.items():
+            self._add(name, MarkTable([mark], ignore, superblock), cgroup)
+        devices = {dev for group in self.groups.values() for dev in group.marks.devices()}
+        armed.watch(self, devices)
+        self._stack.callback(armed.watch, self, ())
+        source = Source(armed, self.groups["all"].wanted)
+        self.source = self._stack.enter_context(source)
+        if source.kernel_group:
+            for marked in everything:
+                source.kernel_group.mark(marked)
+
+    def _add(self, name: str, marks: MarkTable, cgroup: CgroupFilter | None = None) -> None:
+        places = self._stack.enter_context(Places()) if marks.partial else None
+        self.groups[name] = ErrorGroup(
+            Stream.PROPOSED, GroupFlags.of(0), marks, self._armed, places=places, cgroup=cgroup
+        )
+        self.heard[name] = []
+
+    def __enter__(self) -> Ears:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def pump(self) -> None:
+        """Bring what waits, and note whose errors each group heard: 0 is the superblock."""
+        self.source.pump(list(self.groups.values()))
+        for name, group in self.groups.items():
+            group.settle()
+            while group.queue:
+                event = group.pop()
+                assert isinstance(event, FsErrorEvent)
+                assert event.origin is not None
+                self.heard[name].append(event.origin.ino if event.handle else 0)
+
+    def statistics(self, name: str) -> Statistics:
+        """The loss arithmetic of a group."""
+        return self.groups[name].statistics(self._armed.missed())
+
+    def after(self, *inodes: int) -> dict[str, set[int]]:
+        """Whose errors each group heard, once ``all`` has heard those and nothing waits."""
+
+        def settled() -> bool:
+            self.pump()
+            waiting = any(self.statistics(name).waiting for name in self.groups)
+            return set(inodes) <= set(self.heard["all"]) and not waiting
+
+        wait_until(settled, f"errors of {inodes}")
+        seen = {self.statistics(name).seen for name in self.groups}
+        assert len(seen) == 1, "each error is in the arithmetic of every group"
+        return {name: set(heard) for name, heard in self.heard.items()}
+
+
+@contextmanager
+def two_victims(fstype: str) -> Iterator[tuple[Scratch, Path, Path]]:
+    """A file system with ``inside/victim`` and ``outside/victim``, behind all other data."""
+    with scratch(
+        fstype, mkfs_options=MKFS_OPTIONS[fstype], mount_options=MOUNT_OPTIONS[fstype]
+    ) as fs:
+        write_victims(fs)
+        by_place = sorted(fs.mount_point.glob("group*/victim"), key=first_physical)
+        found = []
+        for name, victim in zip(("inside", "outside"), by_place[-2:], strict=True):
+            (fs.mount_point / name).mkdir()
+            found.append(victim.rename(fs.mount_point / name / "victim"))
+        run("sync", "-f", str(fs.mount_point))
+        yield fs, found[0], found[1]
+
+
+def fail_writes(fs: Scratch, *paths: Path, how: str = "kept", prefix: Sequence[str] = ()) -> None:
+    """One process after the other fails to write the data of each; ``how`` may be "unlinked"."""
+    for path in paths:
+        with cut(fs, str(path)):
+            command = (*prefix, sys.executable, "-c", _WRITE, how, str(path))
+            done = run_child(*command, path=str(path))
+            assert done.returncode == 7, done.stderr
+
+
+def ino(path: str | Path) -> int:
+    """Inode number."""
+    return os.stat(path).st_ino
