@@ -1,80 +1,57 @@
-"""Work in a process of its own, which may enter places that it could never leave again."""
+"""Work in a process of its own, which may go to places that one cannot leave again."""
 
 from __future__ import annotations
 
 import os
 import pickle
-import traceback
+import signal
 from collections.abc import Callable
-from enum import IntEnum
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
-from fserr_bpf.errors import PrivilegeError
+_PIPE_SIZE = 65536
 
 T = TypeVar("T")
 
 
-class _Outcome(IntEnum):
-    DONE = 0
-    NOT_ENTERED = 1
-    FAILED = 2
+def in_child(work: Callable[[], T]) -> T:
+    """Fork and do ``work``; what it returns, or raises as an Exception, comes back pickled.
 
-
-def in_child(enter: Callable[[], None], work: Callable[[], T]) -> T:
-    """Fork, ``enter()``, ``work()``; what work returns or raises, which must be picklable.
-
-    When this returns the child is gone, with all that it had open. Raises PrivilegeError if
-    ``enter`` raises OSError, InterruptedError if somebody killed the child, OSError if there
-    can be none.
+    That must be small (what fits into a pipe, 64 KiB). When this returns the child is gone,
+    with all that it had open. Raises InterruptedError if somebody stopped or killed the child,
+    OSError if there can be none.
     """
-    reader, writer = os.pipe()
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         pid = os.fork()
-    except OSError:
+        if pid == 0:
+            _child(writer, work)
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        if os.WIFSTOPPED(status):  # nobody may make us wait
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        if not os.WIFEXITED(status):
+            raise InterruptedError
+        message = os.read(reader, _PIPE_SIZE)
+    finally:
         os.close(reader)
         os.close(writer)
-        raise
-    if pid == 0:
-        _child(writer, enter, work)
-    os.close(writer)
-    try:
-        with open(reader, "rb") as pipe:
-            message = pipe.read()
-    finally:
-        _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        raise InterruptedError
-    # from our own code, and nobody but the child had the pipe
-    outcome, result = pickle.loads(message)
-    if outcome == _Outcome.NOT_ENTERED:
-        raise PrivilegeError(
-            f"cannot act in the client's place ({os.strerror(result)})",
-            "run as root with all capabilities",
-        )
-    if outcome == _Outcome.FAILED:
-        raise result
+    # from our own code: nobody but the child had the pipe
+    result, error = pickle.loads(message)
+    if error is not None:
+        raise error
     return result  # type: ignore[no-any-return]
 
 
-def _child(writer: int, enter: Callable[[], None], work: Callable[[], object]) -> None:
-    """Never returns, and runs nothing that the parent wants to do at its own end."""
+def _child(writer: int, work: Callable[[], object]) -> NoReturn:
     try:
-        with open(writer, "wb") as pipe:
-            pickle.dump(_outcome(enter, work), pipe)
-        os._exit(0)
+        os.write(writer, pickle.dumps(_outcome(work)))
     finally:
-        traceback.print_exc()
-        os._exit(1)
+        # whatever happened: nothing that the parent wants to do at its own end
+        os._exit(0)
 
 
-def _outcome(enter: Callable[[], None], work: Callable[[], object]) -> tuple[_Outcome, object]:
+def _outcome(work: Callable[[], object]) -> tuple[object, Exception | None]:
     try:
-        enter()
-    except OSError as error:
-        return _Outcome.NOT_ENTERED, error.errno
-    try:
-        return _Outcome.DONE, work()
+        return work(), None
     except Exception as error:
-        if not isinstance(error, OSError):
-            error.add_note(traceback.format_exc())
-        return _Outcome.FAILED, error
+        return None, error

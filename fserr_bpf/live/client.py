@@ -19,16 +19,14 @@ from fserr_bpf.live.child import in_child
 from fserr_bpf.live.credentials import (
     Credentials,
     Status,
-    become,
-    enter_namespace,
     read_status,
 )
 from fserr_bpf.live.descriptors import copy_descriptor, descriptor_identity
+from fserr_bpf.live.entering import acting_as, enter, enter_user_namespace, entered
 from fserr_bpf.live.pidnamespaces import pid_namespace_of
 from fserr_bpf.live.privileges import Capability
 
 AT_FDCWD = -100
-_CLONE_NEWNS = 0x00020000
 
 # A plain look-up of it would lead to whoever looks. The link itself, with nothing behind,
 # is the same for all.
@@ -90,40 +88,37 @@ class Client:
 
         Everything of the client has been looked up when work runs, so that is the place to ask
         ``Listener.waits``. A descriptor that the client does not have is passed as -1. Work
-        may run in a forked child: only what it returns or raises comes back, and that must be
-        picklable. Otherwise it runs right here, if the client's place is our own.
+        must not import anything. For a client in another user namespace, which cannot be
+        left again, it runs in a forked child: then only what it returns or raises comes back,
+        and that must be picklable. Raises PrivilegeError if the supervisor may not go there.
 
-        Not equal: ``/proc/self`` behind a symbolic link or a relative path is that of whoever
-        runs work; before 6.9, with ``path`` None, descriptors are those of the process's first
-        thread.
+        Not equal: ``/proc/self`` behind a symbolic link or a relative path is that of the
+        supervisor; before 6.9, with ``path`` None, descriptors are those of the process's
+        first thread.
         """
-        with self._directory(dirfd, path) as directory:
-            if self._place == _own_place(os.getpid()):
-                tgid, tid = self._status.tgids[0], self._status.tids[0]
-                return work(directory, _name_proc(path, tgid, tid))
-            return self._work_there(directory, path, work)
+        place, own = self._place, _own_place(os.getpid())
+        with ExitStack() as stack:
+            directory = stack.enter_context(self._directory(dirfd, path))
+            if place == own:
+                status = self._status
+                return work(directory, _name_proc(path, status.tgids[0], status.tids[0]))
+            namespace = self.pid_namespace()
+            mounts = stack.enter_context(self._opened("ns/mnt", os.O_RDONLY))
+            root = stack.enter_context(self._opened("root", os.O_PATH))
+            if place.users == own.users:
+                with entered(mounts, root):
+                    meant = _name_proc_there(path, self._status, namespace)
+                    with acting_as(place.credentials, own.credentials):
+                        return work(directory, meant)
+            users = stack.enter_context(self._opened("ns/user", os.O_RDONLY))
 
-    def _work_there(
-        self, directory: int, path: bytes | None, work: Callable[[int, bytes | None], T]
-    ) -> T:
-        status, place, meant = self._status, self._place, path
-        namespace = self.pid_namespace()
-        with ExitStack() as opened:
-            mounts = opened.enter_context(self._opened("ns/mnt", os.O_RDONLY))
-            root = opened.enter_context(self._opened("root", os.O_PATH))
-            users = None
-            if place.users != _own_place(os.getpid()).users:  # else setns(2) would refuse
-                users = opened.enter_context(self._opened("ns/user", os.O_RDONLY))
+            def work_there() -> T:
+                enter(mounts, root)
+                meant = _name_proc_there(path, self._status, namespace)
+                enter_user_namespace(users, place.credentials)
+                return work(directory, meant)
 
-            def enter() -> None:
-                nonlocal meant
-                enter_namespace(mounts, _CLONE_NEWNS)
-                os.fchdir(root)
-                os.chroot(".")
-                meant = _name_proc_there(path, status, namespace)
-                become(place.credentials, users)
-
-            return in_child(enter, lambda: work(directory, meant))
+            return in_child(work_there)
 
     @contextmanager
     def _directory(self, dirfd: int, path: bytes | None) -> Iterator[int]:

@@ -1,16 +1,18 @@
-"""What /proc says of a task's rights, and how a process takes them on."""
+"""What /proc says of a task's rights, and how a thread takes them on."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 from typing import NamedTuple
 
-_CLONE_NEWUSER = 0x10000000
+_NR_SETGROUPS, _NR_SETFSUID, _NR_SETFSGID = 116, 122, 123
 _CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
 
 
 class _Header(ctypes.Structure):
@@ -72,38 +74,50 @@ def read_status(task: int | str) -> Status:
     )
 
 
-def become(credentials: Credentials, user_namespace: int | None) -> None:
-    """Take ``credentials`` on, and enter the user namespace of that descriptor. For good.
+def take_on(credentials: Credentials) -> None:
+    """Let the calling thread's paths be judged by ``credentials``. Raises OSError.
 
-    Only for a process of one thread with every capability. The real and the saved uid stay:
-    processes of that user cannot kill or stop us. Raises OSError.
+    Only what a path is judged by changes: real, effective and saved uid stay, so that
+    processes of that user can neither stop nor kill us, and so do the permitted
+    capabilities. So it can be taken back in the same way.
     """
-    os.setgroups(credentials.groups)
-    os.setresgid(credentials.fsgid, credentials.fsgid, credentials.fsgid)
-    permitted = _permitted()
-    os.setresuid(-1, credentials.fsuid, -1)  # the uid of the file system follows
-    if user_namespace is not None:
-        _set_capabilities(permitted, permitted)  # setresuid took the effective ones
-        enter_namespace(user_namespace, _CLONE_NEWUSER)
-    _set_capabilities(credentials.effective, credentials.effective)
+    # The numbers of x86-64: the library's own functions would change every thread.
+    groups = (ctypes.c_uint32 * len(credentials.groups))(*credentials.groups)
+    _, permitted, inheritable = _capabilities()
+    # what setfsuid(2) takes away, and what it needs, is in the permitted ones
+    _set_capabilities(permitted, permitted, inheritable)
+    _check(_libc.syscall(_NR_SETGROUPS, len(groups), groups))
+    _set_for_files(_NR_SETFSGID, credentials.fsgid)
+    _set_for_files(_NR_SETFSUID, credentials.fsuid)
+    _set_capabilities(credentials.effective, permitted, inheritable)
 
 
-def enter_namespace(fd: int, kind: int) -> None:
-    """``setns(2)``, which Python has since 3.12. Raises OSError."""
-    _check(_libc.setns(fd, kind))
+def _set_for_files(number: int, wanted: int) -> None:
+    _libc.syscall(number, wanted)  # returns the old one, whether it worked or not
+    if _libc.syscall(number, -1) != wanted:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
-def _permitted() -> int:
+def set_effective(mask: int) -> None:
+    """Change the effective capabilities only. Raises OSError."""
+    _, permitted, inheritable = _capabilities()
+    _set_capabilities(mask, permitted, inheritable)
+
+
+def _capabilities() -> tuple[int, int, int]:
+    """Effective, permitted, inheritable."""
     data = (_Data * 2)()
     _check(_libc.capget(ctypes.byref(_Header(_CAPABILITY_VERSION_3, 0)), data))
-    return int(data[0].permitted | data[1].permitted << 32)
-
-
-def _set_capabilities(effective: int, permitted: int) -> None:
-    halves = (
-        _Data(effective >> shift & 0xFFFFFFFF, permitted >> shift & 0xFFFFFFFF, 0)
-        for shift in (0, 32)
+    low, high = data
+    return (
+        low.effective | high.effective << 32,
+        low.permitted | high.permitted << 32,
+        low.inheritable | high.inheritable << 32,
     )
+
+
+def _set_capabilities(*masks: int) -> None:
+    halves = (_Data(*(mask >> shift & 0xFFFFFFFF for mask in masks)) for shift in (0, 32))
     header = _Header(_CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(ctypes.byref(header), (_Data * 2)(*halves)))
 

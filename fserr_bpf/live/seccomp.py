@@ -73,10 +73,10 @@ _SIGSET_SIZE = 128
 _ALL_SIGNALS = b"\xff" * _SIGSET_SIZE
 
 # The caller was killed, or left the call because of a signal: ESRCH is what an ADDFD gets
-# that was under way.
-_NOBODY_WAITS = (errno.ENOENT, errno.ESRCH)
+# that was under way. EINPROGRESS: it has its answer, and is about to go.
+_NOBODY_WAITS = (errno.ENOENT, errno.ESRCH, errno.EINPROGRESS)
 # ADDFD: what is wrong with the listener's user, not with the client.
-_MISUSED = (errno.EBADF, errno.EBUSY, errno.EINPROGRESS, errno.EINVAL)
+_MISUSED = (errno.EBADF, errno.EBUSY, errno.EINVAL)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from fserr_bpf.errors import PrivilegeError
 from fserr_bpf.live.client import AT_FDCWD, Client
+from fserr_bpf.live.credentials import read_status, set_effective
 from fserr_bpf.live.pidnamespaces import pid_namespace_of, pid_seen_by
 from tests.c_reader import COMPILER
+from tests.live.conftest import IN_LAB, skip
 from tests.live.taken import Taken, compile_client, descriptors, taken
 
 pytestmark = [
@@ -25,6 +28,7 @@ pytestmark = [
 
 NOBODY = 65534
 GROUP = 4242
+CAP_SYS_CHROOT = 1 << 18
 LAST_MARK = "mark -1 0 0"
 
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
@@ -71,10 +75,27 @@ def place(client: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_open() -> Iterator[None]:
-    before = descriptors()
+def nothing_left() -> Iterator[None]:
+    """The supervisor is where and what it was, and has no more open than before."""
+    before = ourselves()
     yield
-    assert descriptors() == before
+    assert ourselves() == before
+
+
+def ourselves() -> list[object]:
+    root = os.stat("/")
+    status = Path("/proc/thread-self/status").read_text()
+    rights = re.findall("^(?:Uid|Gid|Groups|Cap...|NoNewPrivs):.*", status, re.MULTILINE)
+    return [
+        *(descriptors(), os.getcwd(), (root.st_dev, root.st_ino), rights),
+        *(os.readlink(f"/proc/thread-self/ns/{kind}") for kind in ("mnt", "user", "pid")),
+    ]
+
+
+def require_user_namespaces() -> None:
+    """The lab's root is a chroot, where the kernel allows none."""
+    if subprocess.run([*USER_NAMESPACE, "true"], capture_output=True, check=False).returncode:
+        skip("unshare --user is refused here", expected=IN_LAB)
 
 
 def inode_of(dirfd: int, path: bytes | None) -> int:
@@ -131,6 +152,8 @@ def own(run: Taken) -> int:
 def test_path_means_what_it_means_to_the_client(
     client: Path, place: Path, within: tuple[str, ...], name: str, error: int
 ) -> None:
+    if "--user" in within:
+        require_user_namespaces()
     for directory, path in ((None, place / name), (place, name)):
         enter = f"cd {directory} " if directory else ""
         words = f"{enter}open {path} 0 inode 3 {LAST_MARK} {AT_FDCWD} {path}"
@@ -269,45 +292,90 @@ def test_own_proc(client: Path, place: Path, within: tuple[str, ...], path: str)
         assert answer == own(run) == (place / "open").stat().st_ino
 
 
-def test_everything_is_done_here_when_the_place_is_our_own(client: Path, place: Path) -> None:
-    for within, here in ((NOWHERE, True), (AS_NOBODY, False), (MOUNT_NAMESPACE, False)):
-        with taken(client, f"{LAST_MARK} {AT_FDCWD} {place}", within=within) as run:
-            call = run.call()
-            pid = Client(call.tid).in_context(AT_FDCWD, b"/", lambda _fd, _path: os.getpid())
-            assert (pid == os.getpid()) == here
-            run.listener.answer(call, 0)
-            run.lines()
-
-
-def test_other_process_is_out_of_the_clients_reach(client: Path) -> None:
-    """Processes of the client's user must not be able to stop it, and us with it."""
-    with taken(client, f"{LAST_MARK} {AT_FDCWD} /", within=AS_NOBODY) as run:
+@pytest.mark.parametrize("within", [NOWHERE, AS_NOBODY, MOUNT_NAMESPACE, USER_NAMESPACE])
+def test_only_a_user_namespace_needs_another_process(client: Path, within: tuple[str, ...]) -> None:
+    if "--user" in within:
+        require_user_namespaces()
+    with taken(client, f"{LAST_MARK} {AT_FDCWD} /", within=within) as run:
         call = run.call()
-        uids = Client(call.tid).in_context(AT_FDCWD, b"/", lambda _fd, _path: os.getresuid())
-        assert uids == (0, NOBODY, 0)
+
+        def work(_dirfd: int, _path: bytes | None) -> tuple[int, bool]:
+            return os.getpid(), run.listener.waits(call)
+
+        pid, waits = Client(call.tid).in_context(AT_FDCWD, b"/", work)
+        assert (pid == os.getpid()) == (within != USER_NAMESPACE)
+        assert waits
         run.listener.answer(call, 0)
         run.lines()
 
 
-def test_what_goes_wrong_in_the_other_process(client: Path) -> None:
-    def fail(_fd: int, _path: bytes | None) -> None:
+def test_stays_out_of_the_clients_reach(client: Path) -> None:
+    """Processes of the client's user must not be able to stop the supervisor."""
+
+    def work(_dirfd: int, _path: bytes | None) -> int:
+        if kept := os.fork():
+            return kept
+        signal.pause()
+        os._exit(0)
+
+    with taken(client, f"{LAST_MARK} {AT_FDCWD} /", within=AS_NOBODY) as run:
+        call = run.call()
+        twin = Client(call.tid).in_context(AT_FDCWD, b"/", work)
+        try:
+            kill = ["setpriv", f"--reuid={NOBODY}", "--clear-groups", "kill", "-STOP", str(twin)]
+            done = subprocess.run(kill, capture_output=True, text=True, check=False)
+            assert "not permitted" in done.stderr.lower()
+        finally:
+            os.kill(twin, signal.SIGKILL)
+            os.waitpid(twin, 0)
+        run.listener.answer(call, 0)
+        run.lines()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGSTOP, signal.SIGKILL])
+def test_child_in_reach_of_the_client(client: Path, sent: signal.Signals) -> None:
+    """The owner of a user namespace may stop what is in it, but nobody waits for that."""
+    require_user_namespaces()
+    with taken(client, f"{LAST_MARK} {AT_FDCWD} /", within=USER_NAMESPACE) as run:
+        call = run.call()
+        with pytest.raises(InterruptedError):
+            Client(call.tid).in_context(AT_FDCWD, b"/", lambda *_: os.kill(os.getpid(), sent))
+        run.listener.answer(call, 0)
+        run.lines()
+
+
+@pytest.mark.parametrize("within", [NOWHERE, AS_NOBODY, MOUNT_NAMESPACE, USER_NAMESPACE])
+def test_what_goes_wrong_in_there_comes_out(client: Path, within: tuple[str, ...]) -> None:
+    if "--user" in within:
+        require_user_namespaces()
+
+    def fail(_dirfd: int, _path: bytes | None) -> None:
         raise KeyError("mistake")
 
-    def die(_fd: int, _path: bytes | None) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+    with taken(client, f"{LAST_MARK} {AT_FDCWD} /", within=within) as run:
+        call = run.call()
+        with pytest.raises(KeyError, match="mistake"):
+            Client(call.tid).in_context(AT_FDCWD, b"/", fail)
+        run.listener.answer(call, 0)
+        run.lines()
 
-    def ask(_fd: int, _path: bytes | None) -> bool:
-        return run.listener.waits(call)
 
+def test_supervisor_without_the_right(client: Path) -> None:
+    """One line for the user, and the supervisor stays where it is."""
     with taken(client, f"{LAST_MARK} {AT_FDCWD} /", within=MOUNT_NAMESPACE) as run:
         call = run.call()
-        look = Client(call.tid)
-        with pytest.raises(KeyError, match="mistake") as raised:
-            look.in_context(AT_FDCWD, b"/", fail)
-        assert "in fail" in raised.value.__notes__[0]
-        with pytest.raises(InterruptedError):
-            look.in_context(AT_FDCWD, b"/", die)
-        assert look.in_context(AT_FDCWD, b"/", ask)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                before = ourselves()[1:3]
+                set_effective(read_status("self").credentials.effective & ~CAP_SYS_CHROOT)
+                Client(call.tid).in_context(AT_FDCWD, b"/", inode_of)
+            except PrivilegeError:
+                code = 0 if ourselves()[1:3] == before else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         run.listener.answer(call, 0)
         run.lines()
 
@@ -350,6 +418,8 @@ def test_text_is_what_the_kernel_would_take(client: Path) -> None:
 def test_privileged(
     client: Path, within: tuple[str, ...], privileged: bool, effective: bool
 ) -> None:
+    if "--user" in within:
+        require_user_namespaces()
     with taken(client, "init 0 0", within=within) as run:
         call = run.call()
         status = Path(f"/proc/{call.tid}/status").read_text()
