@@ -92,9 +92,9 @@ class Client:
         left again, it runs in a forked child: then only what it returns or raises comes back,
         and that must be picklable. Raises PrivilegeError if the supervisor may not go there.
 
-        Not equal: ``/proc/self`` behind a symbolic link or a relative path is that of the
-        supervisor; before 6.9, with ``path`` None, descriptors are those of the process's
-        first thread.
+        Not equal: ``/proc/self`` behind a symbolic link (as ``/dev/fd`` is) or a relative path
+        is that of the supervisor; before 6.9, with ``path`` None, descriptors are those of the
+        process's first thread.
         """
         place, own = self._place, _own_place(os.getpid())
         with ExitStack() as stack:

@@ -2,7 +2,8 @@
 
 All of it belongs to the calling thread, costs some microseconds, and is undone before the
 block ends, so that nothing of the other's file systems stays in use. Inside, nothing may be
-imported: Python would look for it in the other's files.
+imported: Python would look for it in the other's files. Nor may a signal handler raise: we
+could be left there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 
 from fserr_bpf.errors import PrivilegeError
 from fserr_bpf.live.credentials import Credentials, set_effective, take_on
+from fserr_bpf.live.privileges import Capability
 
 _CLONE_FS, _CLONE_NEWNS, _CLONE_NEWUSER = 0x200, 0x20000, 0x10000000
 
@@ -89,10 +91,9 @@ def enter_user_namespace(users: int, credentials: Credentials) -> None:
     """
     with _told():
         # user and group are numbers of our own namespace, capabilities those of the other
-        _, _, _, effective = credentials
-        take_on(credentials._replace(effective=1 << 21))
+        take_on(credentials._replace(effective=1 << Capability.SYS_ADMIN))
         _check(_libc.setns(users, _CLONE_NEWUSER))
-        set_effective(effective)
+        set_effective(credentials.effective)
 
 
 @contextmanager
