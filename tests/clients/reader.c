@@ -21,7 +21,8 @@
  *   wait                   print "waiting", then wait for a line on standard input
  *   pid                    print "self PID TID"
  *   forked, threaded       do the rest in a child or thread and end with its status
- *   busy:SECONDS           poll for so long as the program does; print the CPU time used, in ms
+ *   busy:SECONDS           poll and read for so long, or until a read fails other than by
+ *                          EAGAIN; print the CPU time that the program has used, in ms
  *   exit:STATUS
  *
  * Numbers as in C; FLAGS and MASK as fanotify has them. A word that fails prints itself and the
@@ -115,16 +116,18 @@ static void await(void)
 			;
 }
 
-static void do_read(size_t size)
+/* 0 if the descriptor is of no use any more. */
+static int do_read(size_t size)
 {
 	ssize_t length = read(group, buffer, size < ROOM ? size : ROOM);
 
 	if (length < 0) {
 		failed("read");
-		return;
+		return errno == EAGAIN;
 	}
 	print_events(buffer, length);
 	printf("read %zd\n", length);
+	return 1;
 }
 
 static void read_until(const unsigned int *counter, unsigned int wanted)
@@ -233,8 +236,8 @@ static void do_busy(unsigned int seconds)
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	end.tv_sec += seconds;
 	do {
-		if (poll(&wanted, 1, 100) > 0)
-			do_read(ROOM);
+		if (poll(&wanted, 1, 100) > 0 && !do_read(ROOM))
+			break;
 		clock_gettime(CLOCK_MONOTONIC, &now);
 	} while (now.tv_sec < end.tv_sec ||
 		 (now.tv_sec == end.tv_sec && now.tv_nsec < end.tv_nsec));

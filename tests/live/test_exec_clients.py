@@ -1,0 +1,319 @@
+"""Clients under ``fserr-bpf exec`` say what they say beside the kernel's own group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from compare.scratch import Scratch, scratch
+from tests.exec_clients import (
+    COMPILER,
+    GO,
+    RUST_COMPILER,
+    SOURCES,
+    Running,
+    added_up,
+    compile_c,
+    compile_go,
+    compile_rust,
+    under_exec,
+    with_names,
+)
+from tests.live.conftest import (
+    BY_NAME,
+    DEADLINE_SECONDS,
+    kernel_version,
+    require_mark,
+    skip,
+    wait_until,
+    write_trigger,
+)
+from tests.live.exec_scenarios import GROUP, MARK, NONBLOCK, ONE, READ, SCENARIOS, TWO, Scenario
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.usefixtures("file_systems"),
+    pytest.mark.skipif(COMPILER is None, reason="no C compiler (cc)"),
+]
+
+EVENTS = ("fs_error ", "other ", "overflow ")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Two ext4 file systems, the client in C, and a directory for what it says."""
+
+    reader: Path
+    fs: Scratch
+    other: Scratch
+    directory: Path
+
+    def client(self, words: str) -> list[str]:
+        """The client with ``words`` as in exec_scenarios.py."""
+        filled = words.format(
+            mnt=self.fs.mount_point,
+            other=self.other.mount_point,
+            trigger=f"/sys/fs/ext4/{self.fs.device_name}/trigger_fs_error",
+            other_trigger=f"/sys/fs/ext4/{self.other.device_name}/trigger_fs_error",
+        )
+        return [str(self.reader), *filled.split()]
+
+    def said(self, command: Sequence[str]) -> tuple[int, list[str]]:
+        """Status and lines of a client that needs nobody, without the numbers of processes."""
+        with Running(self.directory, command) as client:
+            status = client.end(3 * DEADLINE_SECONDS)
+            return status, with_names(client.lines(), {client.pid: "self"})
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    directory = tmp_path_factory.mktemp("clients")
+    with scratch("ext4") as fs, scratch("ext4") as other:
+        yield Place(compile_c(directory, "reader"), fs, other, directory)
+
+
+def require_exact_kernel() -> None:
+    """Skip where the kernel's own group is no measure."""
+    require_mark()
+    if kernel_version() >= (7, 0):
+        skip("a kernel worker reports the errors, later and with its own pid", expected=True)
+
+
+def same(place: Place, command: Sequence[str], options: Sequence[str] = ()) -> list[str]:
+    """Run ``command`` natively and under exec, which has to make no difference; its lines."""
+    native = place.said(command)
+    assert place.said(under_exec(*command, options=options)) == native
+    return native[1]
+
+
+def events_in(lines: Sequence[str]) -> list[str]:
+    return [line for line in lines if line.startswith(EVENTS)]
+
+
+# what one client does
+
+
+def played(
+    place: Place, scenario: Scenario, options: Sequence[str] | None
+) -> tuple[int, list[str]]:
+    """What the client says, natively for None."""
+    for name in ("one", "two", "three"):
+        (place.fs.mount_point / name).unlink(missing_ok=True)
+    command = place.client(scenario.words)
+    return place.said(command if options is None else under_exec(*command, options=options))
+
+
+def check(place: Place, scenario: Scenario, *options: str, times: int = 1) -> None:
+    """One of so many ``times`` it has to be as natively."""
+    require_exact_kernel()
+    native = played(place, scenario, None)
+    assert len(events_in(native[1])) == scenario.events
+    for _ in range(times):
+        ours = played(place, scenario, ("--stream", scenario.stream, *options))
+        if ours == native:
+            break
+    assert ours == native
+
+
+@pytest.mark.parametrize(
+    "scenario", [s for s in SCENARIOS if not s.pipe], ids=lambda scenario: scenario.name
+)
+def test_default_descriptor_is_like_the_kernels(place: Place, scenario: Scenario) -> None:
+    """Errors of a process merge for some milliseconds, which a busy machine may spend elsewhere."""
+    check(place, scenario, times=3)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_exact_descriptor_is_like_the_kernels(place: Place, scenario: Scenario) -> None:
+    check(place, scenario, "--exact")
+
+
+def strict_runs(place: Place, options: Sequence[str]) -> int:
+    """How many of 20 clients get all their errors with the only read that they do."""
+    client = " ".join(place.client(f"{GROUP} {MARK} cause:5:{{trigger}} {READ}"))
+    shell = ("sh", "-c", f"for run in $(seq 20); do {client} || exit 1; done")
+    status, lines = place.said(under_exec(*shell, options=options))
+    assert status == 0
+    assert lines.count("read 56") == 20
+    return sum(" count=5 " in line for line in lines)
+
+
+def test_strict_clients_by_default(place: Place) -> None:
+    assert strict_runs(place, ()) >= 18
+
+
+def test_strict_clients_with_exact(place: Place) -> None:
+    assert strict_runs(place, ("--exact",)) == 20
+
+
+def test_a_full_queue_overflows(place: Place) -> None:
+    """16384 events of as many processes, then one that says that there were more."""
+    require_exact_kernel()
+    words = f"init:0x201 {MARK} storm:16400:{{trigger}} events:16385 {ONE} {READ}"
+
+    def shape(lines: list[str]) -> tuple[int, list[str]]:
+        errors = [line for line in lines if line.startswith("fs_error ")]
+        return len(errors), lines[-3:]
+
+    native = shape(place.said(place.client(words))[1])
+    assert native[0] == 16384 + 1
+    assert native[1][0].startswith("overflow ")
+    assert shape(place.said(under_exec(*place.client(words)))[1]) == native
+
+
+# clients in other languages
+
+Build = Callable[[Path], Path]
+READERS: dict[str, tuple[Build, str | None]] = {
+    "c": (lambda directory: compile_c(directory, "reader"), COMPILER),
+    "c-static": (lambda directory: compile_c(directory, "reader", static=True), COMPILER),
+    "python": (lambda directory: SOURCES / "reader.py", "/usr/bin/python3"),
+    "rust": (compile_rust, RUST_COMPILER),
+    "go": (compile_go, GO),
+}
+
+
+@pytest.mark.parametrize("language", READERS)
+@pytest.mark.parametrize("name", ["ext4_bad_inode", "xfs_dirblock"])
+def test_reader_in_any_language(
+    language: str, name: str, scratch_space: Path, tmp_path: Path
+) -> None:
+    """ext4 natively and under exec, XFS under exec as the proposed stream has it."""
+    build, compiler = READERS[language]
+    if compiler is None:
+        skip(f"no compiler for {language}", expected=True)
+    program = build(tmp_path)
+    fault = BY_NAME[name]
+
+    def lines_of(fs: Scratch, prefix: Callable[..., list[str]]) -> list[str]:
+        arguments: list[str | Path] = [program, fs.mount_point, "1", "9"]
+        if language.startswith("c"):
+            mark = f"mark:0x101:0x8000:{fs.mount_point}"
+            arguments = [program, GROUP, mark, "say:ready", "errors:1", "exit:9"]
+        elif language == "python":
+            arguments.insert(0, compiler)
+        with Running(tmp_path, prefix(*arguments)) as client:
+            wait_until(lambda: client.says("ready"), "the client to be ready")
+            caused = fault.cause(fs)
+            assert client.end() == 9
+            return with_names(client.lines(), {caused.pid: "cause"})
+
+    with scratch(fault.fstype) as fs:
+        fault.prepare(fs)
+        ours = lines_of(fs, under_exec)
+        if fault.fstype == "ext4":
+            require_exact_kernel()
+            assert ours == lines_of(fs, lambda *command: [*map(str, command)])
+    (expected,) = fault.expected_of_proposed()
+    (line,) = ours[1:]
+    assert f" error={expected.error} count=1 pid=cause " in line
+    assert (" handle=none " in line) == (expected.form == "sb")
+
+
+# where clients are
+
+
+def test_mount_made_later_in_a_namespace_of_its_own(place: Place) -> None:
+    """The file system is mounted nowhere else."""
+    require_exact_kernel()
+    words = f"{NONBLOCK} {MARK} {TWO} await {READ} {READ}"
+    mount = f"mount -o errors=continue {place.fs.device} {place.fs.mount_point}"
+    script = f'{mount} && exec "$@"'
+    place.fs.unmount()
+    try:
+        command = ["unshare", "-m", "sh", "-c", script, "sh", *place.client(words)]
+        lines = same(place, command)
+    finally:
+        place.fs.mount()
+    assert len(events_in(lines)) == 1
+
+
+def test_root_directory_of_its_own(place: Place, tmp_path: Path) -> None:
+    require_exact_kernel()
+    words = (
+        f"{NONBLOCK} chroot:{{mnt}} chdir:/ mark:0x101:0x8000:/lost+found say:ready await {READ}"
+    )
+
+    def lines_of(command: Sequence[str]) -> list[str]:
+        with Running(tmp_path, command) as client:
+            wait_until(lambda: client.says("ready"), "the client to be ready")
+            pid = write_trigger(place.fs.device_name, 1)
+            assert client.end() == 0
+            return with_names(client.lines(), {pid: "cause"})
+
+    native = lines_of(place.client(words))
+    assert len(events_in(native)) == 1
+    assert lines_of(under_exec(*place.client(words))) == native
+
+
+@pytest.mark.parametrize("options", [(), ("--exact",)], ids=["pipe", "exact"])
+def test_pids_are_those_of_the_clients_namespace(place: Place, options: tuple[str, ...]) -> None:
+    """Its own is 1 there."""
+    require_exact_kernel()
+    words = f"{GROUP} {MARK} pid {TWO} await {READ}"
+    for command in (["unshare", "-p", "-f"], ["unshare", "-p", "-f", "--mount-proc"]):
+        plain = [*command, *place.client(words)]
+        with Running(place.directory, plain) as client:
+            assert client.end() == 0
+            native = client.lines()
+        assert native[0] == "self 1 1"
+        assert " pid=1 " in native[1]
+        with Running(place.directory, under_exec(*plain, options=options)) as client:
+            assert client.end() == 0
+            assert client.lines() == native
+
+
+def test_process_outside_of_the_namespace_is_0(place: Place, tmp_path: Path) -> None:
+    require_exact_kernel()
+    words = f"{GROUP} {MARK} say:ready await {READ}"
+    plain = ["unshare", "-p", "-f", *place.client(words)]
+
+    def lines_of(command: Sequence[str]) -> list[str]:
+        with Running(tmp_path, command) as client:
+            wait_until(lambda: client.says("ready"), "the client to be ready")
+            write_trigger(place.fs.device_name, 1)
+            assert client.end() == 0
+            return client.lines()
+
+    native = lines_of(plain)
+    assert [" pid=0 " in line for line in events_in(native)] == [True]
+    assert lines_of(under_exec(*plain)) == native
+
+
+UNPRIVILEGED = {
+    "no_sys_admin": ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"),
+    "nobody": ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+    "user_namespace": ("unshare", "-U", "-r"),
+}
+
+
+@pytest.mark.parametrize("who", UNPRIVILEGED)
+def test_who_has_no_privilege_gets_what_the_kernel_gives(place: Place, who: str) -> None:
+    words = (
+        f"{NONBLOCK} {MARK} mark:0x1:0x8000:{{mnt}} mark:0x1:0x8:/proc/self/exe init:0x300 "
+        f"init:0x210 init:0x80 {NONBLOCK} mark:0x1:0x100:{{mnt}} {TWO} {READ}"
+    )
+    place.fs.mount_point.parent.chmod(0o755)
+    lines = same(place, [*UNPRIVILEGED[who], *place.client(words)])
+    assert any(line.startswith("mark:0x101:0x8000:") and "EPERM" in line for line in lines)
+    assert "init:0x300: EPERM" in lines
+    assert events_in(lines) == []
+
+
+def test_writeback_error_of_xfs(scratch_space: Path, tmp_path: Path, place: Place) -> None:
+    """A reader that waits in epoll; several errors of the file become one event or more."""
+    fault = BY_NAME["xfs_writeback"]
+    with scratch("xfs") as fs:
+        fault.prepare(fs)
+        mark = f"mark:0x101:0x8000:{fs.mount_point}"
+        words = (NONBLOCK, "epoll", mark, "say:ready", "await", "events:1", "exit:3")
+        with Running(tmp_path, under_exec(place.reader, *words)) as client:
+            wait_until(lambda: client.says("ready"), "the client to be ready")
+            fault.cause(fs)
+            assert client.end() == 3
+            (line,) = added_up(events_in(client.lines()))
+    assert " handle=129:" in line
+    assert " error=5 " in line
