@@ -81,6 +81,21 @@ static __always_inline u32 visible_pid(struct task_struct *task, u32 initial)
 #endif
 }
 
+/* The innermost number of a task below the initial namespace; 0 and nothing set if there is none. */
+static __always_inline u32 own_pid(struct task_struct *task, u32 *inum, u32 *level)
+{
+	struct pid *pid = NULL;
+	struct upid upid = {};
+
+	READ(pid, task->thread_pid);
+	READ(*level, pid->level);
+	if (!*level)
+		return 0;
+	READ(upid, ((struct upid *)&pid->numbers)[*level]);
+	READ(*inum, upid.ns->ns_inum);
+	return upid.nr;
+}
+
 /* Who called the probed function: at its entry the return address is on top of the stack. */
 static __always_inline u64 caller_of(struct pt_regs *ctx)
 {

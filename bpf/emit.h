@@ -81,6 +81,8 @@ static __always_inline void fserr_set_task(void *ctx, struct fserr_record *recor
 	record->tgid = visible_pid(leader, id >> 32);
 	record->tid = visible_pid(task, id);
 	READ(record->task_start, leader->start_time);
+	record->own_tgid = own_pid(leader, &record->pid_namespace, &record->pid_level);
+	record->own_tid = own_pid(task, &record->pid_namespace, &record->pid_level);
 	bpf_get_current_comm(record->comm, sizeof(record->comm));
 	if (in_soft_interrupt(ctx, task, record->comm))
 		record->flags |= FSERR_NO_TASK;

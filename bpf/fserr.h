@@ -60,6 +60,10 @@ struct fserr_record {
 	__u32 tgid;      /* in the monitor's pid namespace, 0 if it is not visible there */
 	__u32 tid;       /* the thread, likewise */
 	__u64 task_start; /* of the thread group leader, ns since boot */
+	__u32 own_tgid;  /* in the task's own pid namespace, the innermost that sees it */
+	__u32 own_tid;
+	__u32 pid_namespace; /* inode number of that namespace */
+	__u32 pid_level; /* 0: it is the initial one, and the three fields above are 0 too */
 	char comm[16];
 	char function[48]; /* of the file system's source, or the verifier's name */
 };
@@ -76,6 +80,6 @@ struct fserr_marks {
 	__u32 dev[FSERR_MARKS_MAX];
 };
 
-_Static_assert(sizeof(struct fserr_record) == 160, "fserr_record: fixed by version 1");
+_Static_assert(sizeof(struct fserr_record) == 176, "fserr_record: fixed by version 1");
 
 #endif

@@ -162,7 +162,11 @@ class ErrorGroup:
         error = event.error if self.stream is Stream.NATIVE else abs(event.error)
         key = (event.pid, trace.task_start if trace else 0)
         whole = event._replace(
-            error=error, origin=origin, fd=self.flags.fd, pidfd=self.flags.no_pidfd
+            pid=self.shown_kernel_pid(event.pid, trace),
+            error=error,
+            origin=origin,
+            fd=self.flags.fd,
+            pidfd=self.flags.no_pidfd,
         )
 
         def deliver() -> None:
@@ -266,12 +270,20 @@ class ErrorGroup:
             handle=marked.handle(record) if report.inode else None,
             error=report.error,
             error_count=1,
-            pid=0 if record.flags & _NO_TASK else self._pid(record),
+            pid=0 if record.flags & _NO_TASK else self.shown_pid(record),
             fd=self.flags.fd,
             pidfd=self.flags.no_pidfd,
             extra=tuple(details.records(record, report, self.flags, addresses=self._addresses)),
             origin=origin,
         )
+
+    def shown_pid(self, record: Record) -> int:
+        """The number of the record's task that the reader is told."""
+        return self._pid(record)
+
+    def shown_kernel_pid(self, pid: int, trace: Record | None) -> int:
+        """As ``shown_pid``, of an event of the kernel's own group."""
+        return trace.tid if trace and self.flags.thread else pid
 
     def _pid(self, record: Record) -> int:
         return record.tid if self.flags.thread else record.tgid

@@ -1,4 +1,4 @@
-"""The queue of an emulated group: numbers in its events are those that the client knows."""
+"""The queue of an emulated group: its events have what can be told to another process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fserr_bpf.model.group import NotificationQueue, Result
 
 
 class ClientQueue(NotificationQueue):
-    """As its base, with pids in the client's namespace and without pidfds.
+    """As its base, without pidfds; ordinary events come with pids of the client's namespace.
 
     ``pid_of`` turns a pid of the supervisor into one of the client's, 0 if it has none. A
     pidfd cannot be put into another process behind its back: such groups are told that
@@ -35,8 +35,7 @@ class ClientQueue(NotificationQueue):
         """As its base."""
 
         def make_for_client() -> FsErrorEvent:
-            event = make()
-            event = event._replace(pid=self._pid_of(event.pid), origin=None)
+            event = make()._replace(origin=None)
             if event.pid and self._flags.pidfd:
                 event = event._replace(pidfd=self._flags.failed_pidfd(errno.EOPNOTSUPP))
             return event

@@ -24,6 +24,7 @@ class EmulatedGroup(Closing):
     """``pump_errors`` brings the records that wait to all groups.
 
     ``ends_seen``: a probe tells when a superblock goes; otherwise the shadow's marks do.
+    ``silent``: marks for errors are accepted, as the kernel does, and never heard.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class EmulatedGroup(Closing):
         *,
         knows: bool,
         ends_seen: bool,
+        silent: bool,
     ) -> None:
         self.number = number
         self.shadow = shadow
@@ -46,6 +48,7 @@ class EmulatedGroup(Closing):
         self._pump_errors = pump_errors
         self._knows = knows
         self._ends_seen = ends_seen
+        self._silent = silent
         # by s_dev: marks for errors as the client made them, heard or ignored at the moment
         self._marks: dict[int, MarkedFilesystem] = {}
         self._ignoring = False
@@ -103,10 +106,9 @@ class EmulatedGroup(Closing):
         self.shadow.mark(FAN_MARK_ADD | call.kind | call.lookup, HOLD, dirfd, path)
 
     def added(self, call: MarkCall, dev: int, marked: Marked) -> None:
-        """The client has a mark for errors from now on."""
+        """The client has a mark for errors from now on; `refresh` follows."""
         if call.ignores:
             self._ignoring = True
-            self.refresh()
             return
         now = time.monotonic_ns()
         known = self._marks.get(dev) or MarkedFilesystem(
@@ -126,10 +128,9 @@ class EmulatedGroup(Closing):
         elif marked.inode:
             inodes = {marked.inode: now, **known.inodes}
             self._marks[dev] = replace(known, inodes=inodes)
-        self.refresh()
 
     def removed(self, call: MarkCall, dev: int, marked: Marked) -> None:
-        """The client wants no errors of this object any more."""
+        """The client wants no errors of this object any more; `hold`, `refresh` follow."""
         known = self._marks.get(dev)
         if known and not call.ignores:
             inodes = dict(known.inodes)
@@ -138,7 +139,6 @@ class EmulatedGroup(Closing):
             self._keep(
                 replace(known, whole_ns=None) if call.whole else replace(known, inodes=inodes)
             )
-        self.refresh()
 
     def flushed(self, call: MarkCall) -> None:
         """The client has given up all marks of one type."""
@@ -192,7 +192,7 @@ class EmulatedGroup(Closing):
             table.remove(dev)
         for dev, known in self._marks.items():
             ignored = alive and dev in alive and alive[dev].ignored & self.shadow.ignored_bit
-            if ignored:
+            if ignored or self._silent:
                 table.remove(dev)
             else:
                 table.put(known)

@@ -50,6 +50,7 @@ class Marking(Closing):
             group.added(call, *found)
         if call.removes and group.hears(*found, whole=call.whole):
             client.in_context(call.dirfd, path, lambda *where: group.hold(call, *where))
+        group.refresh()
 
     def _mark(
         self, group: EmulatedGroup, call: MarkCall, client: Client, path: bytes | None

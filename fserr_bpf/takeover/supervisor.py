@@ -11,19 +11,17 @@ from typing import Protocol
 
 from fserr_bpf.closing import Closing
 from fserr_bpf.codec.groupflags import GroupFlags
-from fserr_bpf.errorgroup import ErrorGroup
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.client import Client
 from fserr_bpf.live.fanotify import kernel_accepts_fs_error, max_queued_events
-from fserr_bpf.live.pidnamespaces import pid_seen_by
 from fserr_bpf.live.probes import wanted
 from fserr_bpf.live.seccomp import Listener, Notification
-from fserr_bpf.marks import MarkTable
 from fserr_bpf.model.event import OverflowEvent
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.source import Source
 from fserr_bpf.takeover.calls import InitCall, MarkCall
 from fserr_bpf.takeover.channel import Channel
+from fserr_bpf.takeover.clienterrors import ClientErrors
 from fserr_bpf.takeover.clientqueue import ClientQueue
 from fserr_bpf.takeover.group import EmulatedGroup
 from fserr_bpf.takeover.loop import Loop
@@ -143,8 +141,9 @@ class Supervisor(Closing):
         """Why a group is the kernel's own; "" for one that may have FAN_FS_ERROR."""
         if not wish.notifies:
             return "only groups of FAN_CLASS_NOTIF have FAN_FS_ERROR"
-        if not wish.flags & _HANDLES:
-            return "only groups with FAN_REPORT_FID have FAN_FS_ERROR"
+        # with FAN_REPORT_DIR_FID alone the mark is accepted, and nothing is ever sent
+        if not wish.flags & (FAN_REPORT_FID if self._knows else _HANDLES):
+            return "only groups with FAN_REPORT_FID get FAN_FS_ERROR"
         if not client.privileged():
             return "the caller has no CAP_SYS_ADMIN"
         return ""
@@ -157,12 +156,12 @@ class Supervisor(Closing):
             detail=bool(wish.flags & FAN_REPORT_DETAILED_ERROR),
             location=bool(wish.flags & FAN_REPORT_ERROR_LOCATION),
         )
-        errors = ErrorGroup(self._stream, flags, MarkTable([]), self._armed)
+        errors = ClientErrors(self._stream, flags, self._armed, namespace)
         limit = None if wish.flags & FAN_UNLIMITED_QUEUE else max_queued_events()
         queue = ClientQueue(
             limit,
             lambda: OverflowEvent(fd=flags.fd, pidfd=flags.no_pidfd, time_ns=time.time_ns()),
-            lambda pid: pid_seen_by(pid, namespace) if pid else 0,
+            errors.in_client,
             flags,
         )
         errors.queue = queue
@@ -175,6 +174,7 @@ class Supervisor(Closing):
             self._pump,
             knows=self._knows,
             ends_seen=self._ends_seen,
+            silent=not wish.flags & FAN_REPORT_FID,
         )
 
     def _mark(self, call: Notification, wish: MarkCall, client: Client) -> None:

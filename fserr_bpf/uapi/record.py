@@ -69,6 +69,10 @@ class Record(NamedTuple):
     tgid: int
     tid: int
     task_start: int
+    own_tgid: int
+    own_tid: int
+    pid_namespace: int
+    pid_level: int
     comm: bytes
     function: bytes
 
@@ -78,4 +82,4 @@ FSERR_MARKS_ALL = 0xFFFFFFFF
 # struct fserr_marks: count, then the devices
 MARKS = Struct(f"<I{FSERR_MARKS_MAX}I")
 
-RECORD = Struct("<BBHIQIIIiQIIQQQQIIQ16s48s")
+RECORD = Struct("<BBHIQIIIiQIIQQQQIIQIIII16s48s")

@@ -19,11 +19,11 @@ def test_decode_gives_back_what_was_encoded(record: Record) -> None:
 
 @given(
     st.binary(max_size=200)
-    | st.binary(min_size=160, max_size=160)
-    | st.binary(min_size=148, max_size=148).map(lambda rest: b"\1\0\x98\0" + rest)
+    | st.binary(min_size=176, max_size=176)
+    | st.binary(min_size=172, max_size=172).map(lambda rest: b"\1\0\xb0\0" + rest)
 )
 def test_any_bytes_give_a_record_or_a_decode_error(data: bytes) -> None:
-    if len(data) == 160 and data[:1] == b"\1" and data[2:4] == b"\xa0\0":
+    if len(data) == 176 and data[:1] == b"\1" and data[2:4] == b"\xb0\0":
         assert encode_record(decode_record(data)) == data
     else:
         with pytest.raises(DecodeError, match="offset 0"):

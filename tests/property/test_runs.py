@@ -36,6 +36,10 @@ _RECORDS = st.builds(
     tgid=st.sampled_from((100, 101)),
     tid=st.just(100),
     task_start=st.just(1),
+    own_tgid=st.just(0),
+    own_tid=st.just(0),
+    pid_namespace=st.just(0),
+    pid_level=st.just(0),
     comm=st.just(b"dd".ljust(16, b"\0")),
     function=st.sampled_from((bytes(48), b"x" * 48)),
 )

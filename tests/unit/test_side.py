@@ -80,7 +80,7 @@ def test_an_entry_is_a_record_and_perhaps_a_side_record() -> None:
     assert record_in(DATA) == record_in(DATA + SIDE_BYTES)
     assert side_in(DATA) is None
     assert side_in(DATA + SIDE_BYTES) == INSIDE
-    with pytest.raises(DecodeError, match="offset 160: 615 bytes behind the record, not one of"):
+    with pytest.raises(DecodeError, match="offset 176: 615 bytes behind the record, not one of"):
         side_in(DATA + SIDE_BYTES[:-1])
 
 
