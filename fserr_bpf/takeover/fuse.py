@@ -278,7 +278,7 @@ def _init(body: bytes) -> bytes:
     if major != fuse.FUSE_KERNEL_VERSION or minor < _MINOR:
         raise KernelError(f"FUSE protocol {major}.{minor} is not known", "do without --exact")
     limits = (0, 0, _MAX_WRITE, 1, _MAX_PAGES, 0)
-    return fuse.INIT_OUT.pack(major, _MINOR, 0, fuse.FUSE_MAX_PAGES, *limits, *(0,) * 8)
+    return fuse.INIT_OUT.pack(major, _MINOR, 0, fuse.FUSE_MAX_PAGES, *limits, bytes(32))
 
 
 def _attributes(node: int) -> bytes:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fserr_bpf.closing import Closing
+from fserr_bpf.codec.handles import HandleInode
 from fserr_bpf.errorgroup import ErrorGroup
 from fserr_bpf.marks import MarkedFilesystem
 from fserr_bpf.model.group import NotificationQueue
+from fserr_bpf.model.mark import MarkKind
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.takeover.calls import MarkCall
 from fserr_bpf.takeover.channel import Channel
@@ -18,6 +20,7 @@ from fserr_bpf.takeover.clientqueue import ClientQueue
 from fserr_bpf.takeover.objects import Marked
 from fserr_bpf.takeover.shadow import HOLD, Shadow
 from fserr_bpf.uapi.fanotify import FAN_FS_ERROR, FAN_MARK_ADD
+from fserr_bpf.visibility.rules import Part, number_of
 
 
 class EmulatedGroup(Closing):
@@ -52,6 +55,8 @@ class EmulatedGroup(Closing):
         # by s_dev: marks for errors as the client made them, heard or ignored at the moment
         self._marks: dict[int, MarkedFilesystem] = {}
         self._ignoring = False
+        # by s_dev: inodes whose errors an ignore mask silences
+        self._ignored: dict[int, dict[HandleInode, Part]] = {}
 
     # -- the feed of its channel -----------------------------------------------------
 
@@ -107,10 +112,13 @@ class EmulatedGroup(Closing):
 
     def added(self, call: MarkCall, dev: int, marked: Marked) -> None:
         """The client has a mark for errors from now on; `refresh` follows."""
-        if call.ignores:
-            self._ignoring = True
-            return
         now = time.monotonic_ns()
+        if call.ignores:
+            self._ignoring |= call.whole
+            if call.of_inode and marked.inode:
+                part = Part(MarkKind.INODE, "", number_of(marked.inode), now)
+                self._ignored.setdefault(dev, {})[marked.inode] = part
+            return
         known = self._marks.get(dev) or MarkedFilesystem(
             path="",
             dev=dev,
@@ -132,7 +140,10 @@ class EmulatedGroup(Closing):
     def removed(self, call: MarkCall, dev: int, marked: Marked) -> None:
         """The client wants no errors of this object any more; `hold`, `refresh` follow."""
         known = self._marks.get(dev)
-        if known and not call.ignores:
+        if call.ignores:
+            if call.of_inode and marked.inode:
+                self._ignored.get(dev, {}).pop(marked.inode, None)
+        elif known:
             inodes = dict(known.inodes)
             if not call.whole and marked.inode:
                 inodes.pop(marked.inode, None)
@@ -142,6 +153,8 @@ class EmulatedGroup(Closing):
 
     def flushed(self, call: MarkCall) -> None:
         """The client has given up all marks of one type."""
+        if call.of_inode:
+            self._ignored.clear()
         for known in list(self._marks.values()):
             if call.whole:
                 self._keep(replace(known, whole_ns=None))
@@ -174,6 +187,7 @@ class EmulatedGroup(Closing):
     def ended(self, dev: int) -> None:
         """The superblock has gone."""
         self._marks.pop(dev, None)
+        self._ignored.pop(dev, None)
 
     def refresh(self) -> None:
         """What is heard now: marks that are alive and that no ignore mark silences.
@@ -191,11 +205,13 @@ class EmulatedGroup(Closing):
         for dev in table.devices() - self._marks.keys():
             table.remove(dev)
         for dev, known in self._marks.items():
-            ignored = alive and dev in alive and alive[dev].ignored & self.shadow.ignored_bit
-            if ignored or self._silent:
+            mark = alive.get(dev) if alive else None
+            silenced = mark is not None and mark.ignored & self.shadow.ignored_bit
+            if silenced or self._silent:
                 table.remove(dev)
             else:
-                table.put(known)
+                ignored = tuple(self._ignored.get(dev, {}).values())
+                table.put(replace(known, ignored=ignored))
 
     def close(self) -> None:
         """The client has closed its last descriptor, or is gone."""

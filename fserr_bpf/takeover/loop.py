@@ -100,8 +100,11 @@ class Loop(Closing):
 
     def _call_due(self) -> None:
         now = time.monotonic_ns()
+        # first all of them: what they add comes in the next round, behind the descriptors
+        due = []
         while self._timers and self._timers[0][0] <= now:
-            timer = heapq.heappop(self._timers)[2]
+            due.append(heapq.heappop(self._timers)[2])
+        for timer in due:
             callback, timer.callback = timer.callback, None
             if callback is not None:
                 callback()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -74,6 +75,8 @@ def _stand_behind(channel: socket.socket, supervise: Supervise, *, debug: bool) 
         os._exit(0)  # its parent waits only for this, and init adopts the guardian
     os.setsid()
     os.chdir("/")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each group takes several
     _close_all_but(channel.fileno(), sys.stderr.fileno())
     guardians, supervisors = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = os.fork()

@@ -122,9 +122,14 @@ class Supervisor(Closing):
             self._answer(call, str(wish), -(error.errno or errno.EIO))
             return
         group = self._make_group(wish, shadow, client.pid_namespace())
-        channel = self._make_channel(
-            group, lambda: self._close(group), nonblocking=bool(wish.flags & FAN_NONBLOCK)
-        )
+        try:
+            channel = self._make_channel(
+                group, lambda: self._close(group), nonblocking=bool(wish.flags & FAN_NONBLOCK)
+            )
+        except OSError as error:  # too many open files
+            shadow.close()
+            self._answer(call, str(wish), -(error.errno or errno.EIO))
+            return
         group.channel = channel
         self._groups[channel.identity] = group
         self._loop.add(shadow.fileno(), select.EPOLLIN, lambda _: self._ordinary(group))
