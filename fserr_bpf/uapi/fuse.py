@@ -41,17 +41,17 @@ OUT_HEADER = Struct("<IiQ")
 INIT_IN = Struct("<IIII")
 # struct fuse_init_out up to 7.35: major, minor, max_readahead, flags, max_background,
 # congestion_threshold, max_write, time_gran, max_pages, map_alignment, unused[8]
-INIT_OUT = Struct("<IIIIHHIIHH8I")
+INIT_OUT = Struct("<IIIIHHIIHH32s")
 FUSE_MAX_PAGES = 1 << 22
 
 # struct fuse_attr: ino, size, blocks, atime, mtime, ctime, atimensec, mtimensec, ctimensec,
 # mode, nlink, uid, gid, rdev, blksize, flags
-ATTR = Struct("<6Q10I")
+ATTR = Struct("<QQQQQQIIIIIIIIII")
 # struct fuse_entry_out up to attr: nodeid, generation, entry_valid, attr_valid,
 # entry_valid_nsec, attr_valid_nsec
-ENTRY_OUT = Struct("<4Q2I")
+ENTRY_OUT = Struct("<QQQQII")
 # struct fuse_attr_out up to attr: attr_valid, attr_valid_nsec, dummy
-ATTR_OUT = Struct("<Q2I")
+ATTR_OUT = Struct("<QII")
 
 # struct fuse_open_out: fh, open_flags, padding (backing_id since 7.40)
 OPEN_OUT = Struct("<QII")

@@ -168,6 +168,20 @@ def test_a_time_may_set_and_cancel_times(loop: Loop) -> None:
     assert called == ["past"]
 
 
+def test_times_that_are_always_due_starve_nobody(loop: Loop, pipes: Pipes) -> None:
+    reader, _ = pipes.make(ready=True)
+    called: list[str] = []
+
+    def again() -> None:
+        called.append("time")
+        loop.call_at(0, again)
+
+    loop.call_at(0, again)
+    loop.add(reader, select.EPOLLIN, then(loop, lambda: called.append("descriptor")))
+    loop.run()
+    assert called == ["time", "descriptor"]
+
+
 def test_an_exception_leaves_run_which_can_go_on(loop: Loop, pipes: Pipes) -> None:
     reader, _ = pipes.make(ready=True)
 

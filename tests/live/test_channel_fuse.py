@@ -1,0 +1,301 @@
+"""The FUSE file of an emulated group: what only it has, and how it fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from fserr_bpf.codec.fanotify import Decoder
+from fserr_bpf.live.attributes import known_attributes
+from fserr_bpf.live.restart import catch, release
+from fserr_bpf.takeover.fuse import FuseServer
+from fserr_bpf.takeover.loop import Loop
+from tests.live.channels import Client, Emulated, event, exact_group, run_until
+from tests.live.conftest import skip, wait_until
+from tests.live.test_channel import EXITED, KILLED, loop, program, server
+
+__all__ = ["loop", "program", "server"]  # fixtures
+pytestmark = pytest.mark.root
+T = TypeVar("T")
+
+
+@pytest.fixture
+def group(server: FuseServer, loop: Loop) -> Iterator[Emulated]:
+    with exact_group(server, loop, nonblocking=True) as group:
+        yield group
+
+
+def served(loop: Loop, work: Callable[[], T]) -> T:
+    """The result of ``work`` in a thread, as a client, served by the loop."""
+    results: list[T] = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    run_until(loop, lambda: not thread.is_alive(), "a client in a thread")
+    thread.join()
+    (result,) = results
+    return result
+
+
+@pytest.mark.parametrize("size", [1 << 16, 255 * 4096, 1 << 20, (1 << 21) + 7])
+def test_large_reads_are_full_and_never_wait(group: Emulated, size: int) -> None:
+    """Also where the kernel divides them: 64 bytes each fill any request exactly."""
+    os.set_blocking(end := group.client_end(), True)
+    total = 40_000
+    group.queue.max_events = None
+    group.pending.extend(range(total))
+    read: list[int] = []
+
+    def read_all() -> list[int]:
+        decoder = Decoder()
+        while len(read) < total:
+            data = os.read(end, size)
+            assert len(data) % 64 == 0
+            left = (total - len(read)) * 64
+            # only the end of the queue, of the buffer and of a request stop it
+            assert len(data) >= min(left, size - 64 - size % 64, 255 * 4096 - 64)
+            read.extend(e.pid for e in decoder.feed(data))
+        return read
+
+    assert served(group.loop, read_all) == list(range(total))
+    os.close(end)
+
+
+def test_a_read_and_a_poll_see_all_that_the_kernel_has(group: Emulated) -> None:
+    end = group.client_end()
+    poller = select.poll()
+    poller.register(end, select.POLLIN)
+    assert served(group.loop, lambda: poller.poll(0)) == []
+    # in the ring, and nobody told us
+    group.pending.append(1)
+    assert served(group.loop, lambda: poller.poll(0)) == [(end, select.POLLIN)]
+    group.pending.append(1)
+    (read,) = Decoder().feed(served(group.loop, lambda: os.read(end, 4096)))
+    assert read == event(1)._replace(error_count=2)
+    os.close(end)
+
+
+def test_several_readers_take_their_turns(group: Emulated) -> None:
+    os.set_blocking(end := group.client_end(), True)
+    taken: list[int] = []
+
+    def read() -> None:
+        (one,) = Decoder().feed(os.read(end, 64))
+        taken.append(one.pid)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for key in range(4):
+        group.report(key)
+    run_until(group.loop, lambda: not any(t.is_alive() for t in threads), "four readers")
+    assert sorted(taken) == [0, 1, 2, 3]
+    os.close(end)
+
+
+def test_the_identity_is_known_without_asking(group: Emulated) -> None:
+    assert isinstance(group, Emulated)
+    end = group.client_end()
+    group.report(1)
+    served(group.loop, lambda: os.read(end, 4096))
+    # this thread is the server: asking it would wait for ever
+    known = known_attributes(f"/proc/self/fd/{end}")
+    assert (known.device, known.inode) == group.channel.identity
+    os.close(end)
+
+
+def test_closing_a_copy_asks_nobody(group: Emulated) -> None:
+    end = group.client_end()
+    os.close(os.dup(end))
+    os.close(end)
+    run_until(group.loop, lambda: group.gone == 1, "the last close")
+
+
+def test_groups_are_apart(server: FuseServer, loop: Loop) -> None:
+    groups = [exact_group(server, loop, nonblocking=True) for _ in range(3)]
+    ends = [group.client_end() for group in groups]
+    assert len({group.channel.identity for group in groups}) == 3
+    groups[1].report(1)
+
+    def read(end: int) -> bool:
+        try:
+            return bool(os.read(end, 4096))
+        except BlockingIOError:
+            return False
+
+    assert served(loop, lambda: [read(end) for end in ends]) == [False, True, False]
+    os.close(ends[1])
+    run_until(loop, lambda: groups[1].gone == 1, "one to be gone")
+    assert [group.gone for group in groups] == [0, 1, 0]
+    for index in (0, 2):
+        os.close(ends[index])
+    run_until(loop, lambda: [group.gone for group in groups] == [1, 1, 1], "all to be gone")
+
+
+def test_a_client_reads_while_another_group_is_made(
+    program: Path, server: FuseServer, loop: Loop
+) -> None:
+    with exact_group(server, loop) as busy, Client(program, busy, "read:4096") as client:
+        client.wait_blocked()
+        client.send(signal.SIGSTOP)
+        client.send(signal.SIGCONT)
+        # the interrupt of the read may come while the file is opened
+        with exact_group(server, loop) as other:
+            os.close(other.client_end())
+        client.wait_blocked()
+        busy.report(1)
+        assert client.events() == 1
+
+
+def test_nobody_opens_a_file_that_is_not_his(server: FuseServer, group: Emulated) -> None:
+    end = group.client_end()
+
+    def reopen() -> int:
+        with pytest.raises(OSError, match="No such device or address"):
+            os.open(f"/proc/self/fd/{end}", os.O_RDONLY)
+        return 0
+
+    assert served(group.loop, reopen) == 0
+    os.close(end)
+
+
+def test_aside_gives_the_result_or_the_exception(server: FuseServer) -> None:
+    assert server.aside(lambda: 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        server.aside(lambda: 1 // 0)
+
+
+def test_a_closed_channel_fails_its_reads(program: Path, server: FuseServer, loop: Loop) -> None:
+    with exact_group(server, loop) as group:
+        commands = ["read:4096", "read:4096", "poll:60000"]
+        with Client(program, group, *commands) as client:
+            client.wait_blocked()
+            group.channel.close()
+            assert client.results(2) == [-errno.EIO] * 2
+            assert client.result() & select.POLLERR
+            assert client.ended() == 0
+        assert group.gone == 0
+
+
+def test_without_its_server_the_client_is_told(program: Path, loop: Loop) -> None:
+    server = FuseServer(loop)
+    group = exact_group(server, loop)
+    with Client(program, group, "read:4096", "read:4096", "poll:60000") as client:
+        client.wait_blocked()
+        server.close()
+        told = client.results(2)
+        assert set(told) <= {-errno.ENOTCONN, -errno.ECONNABORTED}
+        assert client.result() & select.POLLERR
+    server.close()
+
+
+def test_an_aborted_connection_ends_all_groups(
+    program: Path, server: FuseServer, loop: Loop
+) -> None:
+    connection = Path(f"/sys/fs/fuse/connections/{os.minor(server.st_dev)}/abort")
+    if not connection.exists():
+        os.system("mount -t fusectl fusectl /sys/fs/fuse/connections 2>/dev/null")
+    if not connection.exists():
+        skip("no fusectl file system", expected=True)
+    groups = [exact_group(server, loop) for _ in range(2)]
+    ends = [group.client_end() for group in groups]
+    connection.write_text("1")
+    run_until(loop, lambda: [group.gone for group in groups] == [1, 1], "the groups to be told")
+    for end in ends:
+        os.close(end)
+
+
+def test_a_traced_reader_is_interrupted(program: Path, server: FuseServer, loop: Loop) -> None:
+    """Nobody else can trace it then: the documented difference."""
+    with exact_group(server, loop) as group, Client(program, group, "fork", "read:64") as client:
+        client.forked()
+        client.wait_blocked()
+        tracer = os.fork()
+        if tracer == 0:
+            hold(client.pid)
+        assert client.result() == -errno.EINTR
+        assert os.waitpid(tracer, 0) == (tracer, 0)
+
+
+def hold(pid: int) -> None:
+    """A debugger that attaches and leaves."""
+    code = 1
+    try:
+        if catch(pid):
+            stat = Path(f"/proc/{pid}/stat")
+            wait_until(lambda: stat.read_text().rpartition(") ")[2][0] == "t", "a held reader")
+            code = 0
+    finally:
+        os._exit(code)
+
+
+def test_a_signal_storm_loses_nothing(program: Path, server: FuseServer, loop: Loop) -> None:
+    events = 50
+    reads = ["read:1+0"] * events
+    commands = ["fork", "handler:1", *reads, "handled"]
+    with exact_group(server, loop) as group, Client(program, group, *commands) as client:
+        client.forked()
+        assert client.result() == 0
+        sent = 0
+
+        def storm() -> None:
+            nonlocal sent
+            if group.queue.delivered < events:
+                client.send(signal.SIGUSR1)
+                sent += 1
+                if sent % 3 == 0:
+                    group.report(sent)
+                loop.call_at(0, storm)
+
+        loop.call_at(0, storm)
+        assert [client.events() for _ in reads] == [1] * events
+        assert client.result() > 0
+        assert client.result() == EXITED
+
+
+def test_killed_in_the_moment_of_an_interrupt(
+    program: Path, server: FuseServer, loop: Loop
+) -> None:
+    for _ in range(20):
+        with exact_group(server, loop) as group, Client(program, group, "fork", "read:9") as client:
+            client.forked()
+            client.wait_blocked()
+            client.send(signal.SIGSTOP)
+            client.send(signal.SIGCONT)
+            client.send(signal.SIGKILL)
+            told = client.result()
+            while told < KILLED:  # it may have stopped for a moment
+                told = client.result()
+            assert told == KILLED + signal.SIGKILL
+            run_until(loop, lambda group=group: group.gone == 1, "the end")  # type: ignore[misc]
+
+
+def test_release_of_a_thread_that_has_gone() -> None:
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    assert catch(child)
+    assert not catch(child)
+    os.kill(child, signal.SIGKILL)
+    wait_until(lambda: release(child), "its end")
+    assert release(child)
+    assert not catch(child)
+
+
+def test_nothing_is_left_open(loop: Loop) -> None:
+    before = os.listdir("/proc/self/fd")
+    with FuseServer(loop) as server:
+        for _ in range(3):
+            with exact_group(server, loop) as group:
+                os.close(group.client_end())
+                run_until(loop, lambda group=group: group.gone == 1, "the end")  # type: ignore[misc]
+    assert os.listdir("/proc/self/fd") == before
+    assert threading.active_count() == 1
