@@ -55,6 +55,11 @@ class Places(Closing):
             )
         ours.setblocking(False)
 
+    @property
+    def overdue(self) -> bool:
+        """Whether an answer should have come; nothing is asked meanwhile."""
+        return bool(self._overdue)
+
     def filenos(self) -> tuple[int, ...]:
         """The descriptors to poll for POLLIN."""
         timer = self._timer.fileno()
@@ -74,7 +79,7 @@ class Places(Closing):
         if question in self._open:
             return self._open[question]
         self.become(None)
-        if self._overdue or not self._humble:
+        if self.overdue or not self._humble:
             return None
         ticket = self._tickets = self._tickets + 1
         asked = self._send(

@@ -105,13 +105,18 @@ def within(part: Part, inode: Ancestor, place: Place | None) -> Answer:
     """Whether ``inode`` is the root of ``part`` or below it."""
     if part.everything or inode == part.root:
         return Answer.YES
-    if place is None:
+    if place is None or (part.root.subvolume and _lacks_subvolume(place)):
         return Answer.UNKNOWN
     if any(part.root in chain.ancestors for chain in place.chains):
         return Answer.YES
     if place.complete and all(chain.whole for chain in place.chains):
         return Answer.NO
     return Answer.UNKNOWN
+
+
+def _lacks_subvolume(place: Place) -> bool:
+    """Of a btrfs whose module has no BTF: then equal numbers may be of two inodes."""
+    return any(not above.subvolume for chain in place.chains for above in chain.ancestors)
 
 
 def hears(part: Part, time_ns: int, inode: Ancestor | None, place: Place | None) -> Answer:

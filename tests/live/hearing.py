@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from compare.extents import first_physical
 from compare.faults.cutting import MKFS_OPTIONS, MOUNT_OPTIONS, PAYLOAD, cut, write_victims
@@ -24,13 +25,16 @@ from fserr_bpf.model.mark import Mark, SuperblockErrors
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.source import Source
 from fserr_bpf.statistics import Statistics
+from fserr_bpf.uapi.record import Probe
 from fserr_bpf.visibility.asking import Places
 from fserr_bpf.visibility.cgroups import CgroupFilter
-from tests.live.conftest import wait_until
+from tests.live.conftest import skip, wait_until
 
 _WRITE = f"""
 import os, sys
-how, path = sys.argv[1:]
+how, path, *names = sys.argv[1:]
+for name in names:
+    os.stat(name)
 file = os.open(path, os.O_WRONLY)
 if how == "unlinked":
     os.unlink(path)
@@ -42,6 +46,17 @@ except OSError:
 """
 
 
+class Options(NamedTuple):
+    """What marks are heard with, in all groups but ``all``."""
+
+    ignore: Sequence[Mark] = ()
+    superblock: SuperblockErrors = SuperblockErrors.FILESYSTEM
+    cgroup: CgroupFilter | None = None
+
+
+_PLAIN = Options()
+
+
 class Ears:
     """Groups by name, each with its own marks; ``all`` hears the file systems of ``tops``."""
 
@@ -49,10 +64,8 @@ class Ears:
         self,
         armed: Armed,
         tops: Sequence[str | Path],
-        *,
-        superblock: SuperblockErrors = SuperblockErrors.FILESYSTEM,
-        cgroup: CgroupFilter | None = None,
-        ignore: Sequence[Mark] = (),
+        options: Options = _PLAIN,
+        /,
         **marks: Mark,
     ) -> None:
         self._armed = armed
@@ -62,7 +75,7 @@ class Ears:
         everything = MarkTable([Mark.filesystem(str(top)) for top in tops])
         self._add("all", everything)
         for name, mark in marks.items():
-            self._add(name, MarkTable([mark], ignore, superblock), cgroup)
+            self._add(name, MarkTable([mark], options.ignore, options.superblock), options.cgroup)
         devices = {dev for group in self.groups.values() for dev in group.marks.devices()}
         armed.watch(self, devices)
         self._stack.callback(armed.watch, self, ())
@@ -100,15 +113,23 @@ class Ears:
         """The loss arithmetic of a group."""
         return self.groups[name].statistics(self._armed.missed())
 
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Pump until it holds."""
+
+        def pumped() -> bool:
+            self.pump()
+            return condition()
+
+        wait_until(pumped, what)
+
     def after(self, *inodes: int) -> dict[str, set[int]]:
         """Whose errors each group heard, once ``all`` has heard those and nothing waits."""
 
         def settled() -> bool:
-            self.pump()
             waiting = any(self.statistics(name).waiting for name in self.groups)
             return set(inodes) <= set(self.heard["all"]) and not waiting
 
-        wait_until(settled, f"errors of {inodes}")
+        self.until(settled, f"errors of {inodes}")
         seen = {self.statistics(name).seen for name in self.groups}
         assert len(seen) == 1, "each error is in the arithmetic of every group"
         return {name: set(heard) for name, heard in self.heard.items()}
@@ -124,21 +145,47 @@ def two_victims(fstype: str) -> Iterator[tuple[Scratch, Path, Path]]:
         by_place = sorted(fs.mount_point.glob("group*/victim"), key=first_physical)
         found = []
         for name, victim in zip(("inside", "outside"), by_place[-2:], strict=True):
-            (fs.mount_point / name).mkdir()
-            found.append(victim.rename(fs.mount_point / name / "victim"))
+            # not new folders, which may lie behind the data
+            found.append(victim.parent.rename(fs.mount_point / name) / "victim")
         run("sync", "-f", str(fs.mount_point))
         yield fs, found[0], found[1]
 
 
-def fail_writes(fs: Scratch, *paths: Path, how: str = "kept", prefix: Sequence[str] = ()) -> None:
-    """One process after the other fails to write the data of each; ``how`` may be "unlinked"."""
+def fail_writes(
+    fs: Scratch,
+    *paths: Path,
+    how: str = "kept",
+    through: Path | None = None,
+    prefix: Sequence[str] = (),
+    names: Sequence[Path] = (),
+) -> None:
+    """One process after the other fails to write the data of each.
+
+    ``how`` may be "unlinked". ``through`` is another folder in which the files show.
+    ``names`` are looked up: up to 5.10 a device that shrinks
+    makes the kernel forget those that it knew (``flush_disk()``).
+    """
     for path in paths:
         with cut(fs, str(path)):
-            command = (*prefix, sys.executable, "-c", _WRITE, how, str(path))
-            done = run_child(*command, path=str(path))
+            used = through / path.name if through else path
+            command = (sys.executable, "-c", _WRITE, how, str(used), *map(str, names))
+            done = run_child(*prefix, *command, path=str(path))
             assert done.returncode == 7, done.stderr
+
+
+def require_subvolumes(fstype: str, armed: Armed) -> None:
+    """Skip where the probes cannot tell the subvolumes of btrfs apart."""
+    if fstype == "btrfs" and "no type information" in armed.failed.get(Probe.BTRFS_ERROR, ""):
+        skip("this kernel's btrfs has no type information: no place is known", expected=True)
 
 
 def ino(path: str | Path) -> int:
     """Inode number."""
     return os.stat(path).st_ino
+
+
+def deep(top: Path, levels: int) -> Path:
+    """A directory ``levels`` below ``top``."""
+    folder = top.joinpath(*[f"d{level}" for level in range(levels)])
+    folder.mkdir(parents=True)
+    return folder
