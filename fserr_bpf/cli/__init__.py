@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from fserr_bpf import __version__
-from fserr_bpf.cli import compare, decode, exec, lab, probes, run, symbolize, top
+from fserr_bpf.cli import compare, decode, exec, lab, probes, run, symbolize, top, watch_files
 from fserr_bpf.errors import FserrError, OutputError
 
 
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"fserr-bpf {__version__}")
     whole.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (run, exec, top, decode, symbolize, probes, compare, lab):
+    for module in (run, exec, watch_files, top, decode, symbolize, probes, compare, lab):
         module.add_parser(commands)
     return whole
 

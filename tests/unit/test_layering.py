@@ -45,9 +45,13 @@ RULE: dict[str, tuple[str, ...]] = {
         *("marks", "names"),
         *("errorgroup", "source", "following"),
     ),
+    "watchfiles": (
+        *("errors", "closing", "uapi", "model", "codec", "live", "outputs", "marks", "names"),
+        *("errorgroup", "source", "following"),
+    ),
     "takeover": (
         *("errors", "closing", "uapi", "model", "codec", "live", "outputs", "marks"),
-        *("kernelgroup", "errorgroup", "source"),
+        *("visibility", "kernelgroup", "errorgroup", "source"),
     ),
     "top": ("errors", "closing", "model", "outputs", "symbolize"),
     "fserr_bpf": ("model", "monitor"),
@@ -57,7 +61,7 @@ RULE: dict[str, tuple[str, ...]] = {
     ),
     "cli": (
         *("errors", "uapi", "model", "codec", "live", "outputs", "visibility", "marks"),
-        *("symbolize", "monitor", "takeover", "top", "fserr_bpf"),
+        *("symbolize", "monitor", "watchfiles", "takeover", "top", "fserr_bpf"),
     ),
 }
 # Two commands of the package are parts of compare, which nobody else should pay for.
