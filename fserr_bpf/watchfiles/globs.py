@@ -12,7 +12,7 @@ import re
 
 from fserr_bpf.errors import UsageError
 
-_MAGIC = re.compile(r"[*?\[]")
+_PLAIN = re.compile(r"(?:\\.|[^*?\[\\])*\\?", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _ANY_NAME = "[^/]+"
 _NOTHING = "(?!)"
@@ -48,7 +48,7 @@ class Glob:
         absolute = text if text.startswith("/") else f"{_literal(os.getcwd())}/{text}"
         components = [part for part in absolute.split("/") if part not in ("", ".")]
         fixed = next(
-            (i for i, part in enumerate(components) if _MAGIC.search(part)), len(components)
+            (i for i, part in enumerate(components) if not _PLAIN.fullmatch(part)), len(components)
         )
         rest = components[fixed:]
         if ".." in rest:

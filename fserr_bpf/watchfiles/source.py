@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from fserr_bpf.closing import Closing
@@ -34,6 +35,8 @@ _PROBES = (Probe.WRITEBACK, Probe.FSERROR)
 _TELLS_ITSELF = "xfs"
 _TOLD_BY_IT = frozenset({ErrorKind.WRITEBACK.name, ErrorKind.DATA_LOST.name})
 _VIEWS_KEPT = 1024
+SETTLE_SECONDS = 0.002
+"""The kernel reports one failed request several times in a row: they are to be one event."""
 
 
 class GlobMarks(MarkTable):
@@ -186,6 +189,8 @@ class FileErrors(Closing):
         for fd, mask in others.items():
             poll.register(fd, mask)
         ready = {fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)}
+        if events and not ready.isdisjoint(self._source.filenos()):
+            time.sleep(SETTLE_SECONDS)
         self._following.changed |= self._following.fileno() in ready
         return frozenset(ready & others.keys())
 

@@ -1,0 +1,493 @@
+"""``fserr-bpf watch-files`` on real writeback errors: which files, and what hooks do."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from compare.scratch import run, scratch
+from fserr_bpf.errors import FserrError, OutputError, UsageError
+from tests.live.conftest import wait_until
+from tests.live.watching_files import (
+    COMMAND,
+    Watching,
+    breakable,
+    failing,
+    new_file,
+    watching,
+    write,
+)
+
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("file_systems")]
+NOTE = 'echo "$FSERR_PATH" >> "$HOOKED"'
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def runner_of(started: Watching) -> int:
+    """The process that runs the hooks."""
+    (found,) = (
+        pid
+        for pid in children_of(started.process.pid)
+        if b"watchfiles.runner" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    return found
+
+
+def paths(started: Watching) -> list[str]:
+    return [event["path"] for event in started.events()]
+
+
+def wait_for_events(started: Watching, count: int) -> None:
+    wait_until(lambda: len(started.events()) >= count, f"{count} events")
+
+
+def wait_for_hooks(started: Watching, count: int) -> None:
+    wait_until(lambda: len(started.hooked()) >= count, f"{count} hooks")
+
+
+# what a line and a hook are told
+
+
+@pytest.mark.parametrize("fstype", ["ext4", "xfs", "btrfs"])
+def test_a_failed_write_is_told_and_hooked_once(fstype: str, scratch_space: Path) -> None:
+    with breakable(fstype) as (fs, folder):
+        file = folder / "victim"
+        before = time.time_ns()
+        hook = 'env -0 >> "$HOOKED.env"; echo x >> "$HOOKED"'
+        with watching(scratch_space, "--glob", f"{fs.mount_point}/**", hook=hook) as started:
+            with failing(fs, file):
+                pid = write(file)
+            wait_for_hooks(started, 1)
+            assert started.end() == 0
+            (event, *others) = started.events()
+            assert started.account() == (1 + len(others), False, False)
+            run_, failed, timed_out, joined, dropped = started.hooks()
+        after = time.time_ns()
+        ino = file.stat().st_ino
+    assert {e["path"] for e in others} <= {str(file)}
+    assert (run_ + joined, failed, timed_out, dropped) == (len(others) + 1, 0, 0, 0)
+    assert len(started.hooked()) == run_
+    assert before < event["time_ns"] < after
+    expected = {
+        "v": 1,
+        "type": "file_error",
+        "path": str(file),
+        "deleted": False,
+        "glob": f"{fs.mount_point}/**",
+        "kind": "WRITEBACK",
+        "error": 5,
+        "errno": "EIO",
+        "ino": ino,
+        "fstype": fstype,
+        "mount_point": str(fs.mount_point),
+    }
+    assert expected.items() <= event.items()
+    if fstype != "btrfs":  # its own threads write
+        assert (event["pid"], event["comm"]) == (pid, "dd")
+        assert event["device"] == fs.device_name
+    found = os.fsdecode((scratch_space / "hooked.env").read_bytes()).split("\0")
+    environment = dict(part.split("=", 1) for part in found if part.startswith("FSERR_"))
+    assert environment["FSERR_PATH"] == event["path"]
+    assert environment["FSERR_ERROR"] == "5"
+    assert environment["FSERR_DEV"] == "{}:{}".format(*event["dev"])
+    seconds, nanoseconds = environment["FSERR_TIME"].split(".")
+    assert int(seconds) * 10**9 + int(nanoseconds) == event["time_ns"]
+
+
+# which files
+
+
+def test_only_matching_files_of_several_globs(scratch_space: Path) -> None:
+    with breakable() as (fs, folder):
+        (folder / "deep/er").mkdir(parents=True)
+        names = ["a.db", "b.db", "c.txt", "deep/d.db", "deep/er/e.db", ".hidden.db", "o[d]d"]
+        files = [new_file(folder / name) for name in names]
+        globs = [f"{folder}/*.db", f"{folder}/deep/**/e.*", f"{folder}/o\\[d]d"]
+        arguments = [word for glob in globs for word in ("--glob", glob)]
+        with watching(scratch_space, *arguments, hook=NOTE) as started:
+            with failing(fs, *files):
+                for file in files:
+                    write(file)
+            wait_for_events(started, 5)
+            wait_for_hooks(started, 5)
+            assert started.end() == 0
+    expected = ["a.db", "b.db", "deep/er/e.db", ".hidden.db", "o[d]d"]
+    assert paths(started) == [f"{folder}/{name}" for name in expected]
+    assert sorted(started.hooked()) == sorted(paths(started))
+    assert [e["glob"] for e in started.events()] == [
+        globs[0],
+        globs[0],
+        globs[1],
+        globs[0],
+        globs[2],
+    ]
+    assert started.account() == (5, True, False)
+    assert started.hooks() == [5, 0, 0, 0, 0]
+
+
+def test_the_path_is_that_of_the_moment_of_the_error(scratch_space: Path) -> None:
+    with breakable() as (fs, folder):
+        early = new_file(folder / "early.db")
+        with watching(scratch_space, "--glob", f"{fs.mount_point}/**/*.db", hook=NOTE) as started:
+            made = new_file(folder / "made.db")
+            hidden = early.rename(folder / "early.tmp")
+            (folder / "below").mkdir()
+            moved = made.rename(folder / "below" / "moved.db")
+            run("sync", "--file-system", str(folder))
+            with failing(fs, hidden, moved):
+                write(hidden)  # has no longer a name that matches
+                write(moved)
+                wait_for_events(started, 1)
+                again = hidden.rename(folder / "again.db")
+                write(again)
+                wait_for_events(started, 2)
+                above = folder.rename(folder.with_name("renamed"))
+                write(above / "again.db")
+                wait_for_events(started, 3)
+            wait_for_hooks(started, 3)
+            assert started.end() == 0
+            fs.restore_device()
+    expected = [str(moved), str(again), str(above / "again.db")]
+    assert paths(started) == started.hooked() == expected
+    assert started.account() == (3, True, False)
+
+
+def test_a_deleted_file_has_its_last_path(scratch_space: Path) -> None:
+    with breakable() as (fs, folder):
+        file = new_file(folder / "gone.db")
+        hook = 'echo "$FSERR_PATH $FSERR_DELETED" >> "$HOOKED"'
+        with watching(scratch_space, "--glob", f"{folder}/*.db", hook=hook) as started:
+            descriptor = os.open(file, os.O_WRONLY)
+            with failing(fs, file):
+                file.unlink()
+                os.pwrite(descriptor, b"x" * 4096, 0)
+                with pytest.raises(OSError, match="Input/output error"):
+                    os.fsync(descriptor)
+            os.close(descriptor)
+            wait_for_hooks(started, 1)
+            assert started.end() == 0
+    assert started.hooked() == [f"{file} 1"]
+    assert [(e["path"], e["deleted"]) for e in started.events()] == [(str(file), True)]
+
+
+def test_a_bind_mount_counts_as_the_glob_names_it(scratch_space: Path) -> None:
+    bind = scratch_space / "bind"
+    bind.mkdir()
+    with breakable() as (fs, folder):
+        inside, outside = new_file(folder / "inside"), new_file(folder.parent / "group0/outside")
+        run("mount", "--bind", str(folder), str(bind))
+        try:
+            with watching(scratch_space, "--glob", f"{bind}/**") as started:
+                with failing(fs, inside, outside):
+                    write(outside)
+                    write(inside)
+                wait_for_events(started, 1)
+                assert started.end() == 0
+        finally:
+            run("umount", str(bind))
+    (event,) = started.events()
+    assert (event["path"], event["mount_point"]) == (f"{bind}/inside", str(bind))
+    assert started.account() == (1, True, False)
+
+
+def test_what_is_mounted_later_below_a_glob_counts(scratch_space: Path) -> None:
+    with breakable() as (fs, folder):
+        file = new_file(folder / "file")
+        fs.unmount()
+        with watching(scratch_space, "--glob", f"{scratch_space}/*/mnt/**", hook=NOTE) as started:
+            fs.mount()
+            news = f"fserr-bpf: now watching {fs.mount_point} (ext4)"
+            wait_until(lambda: news in started.said(), "the new mount")
+            with failing(fs, file):
+                write(file)
+            wait_for_hooks(started, 1)
+            fs.unmount()
+            wait_until(lambda: "no longer watching" in started.said()[-1], "the end of the mount")
+            fs.mount()
+            wait_until(lambda: started.said().count(news) == 2, "the mount again")
+            with failing(fs, file):
+                write(file)
+            wait_for_hooks(started, 2)
+            assert started.end() == 0
+    assert started.hooked() == [str(file)] * 2
+
+
+def test_files_elsewhere_on_the_machine_are_not_watched(scratch_space: Path) -> None:
+    with breakable() as (fs, folder), scratch("ext4") as other:
+        file = new_file(folder / "file")
+        with watching(scratch_space, "--glob", f"{other.mount_point}/**") as started:
+            with failing(fs, file):
+                write(file)
+            assert started.end() == 0
+    assert started.account() == (0, False, False)
+
+
+@pytest.mark.parametrize("hide", ["deep", "long", "forgotten"])
+def test_what_the_probe_cannot_name_is_looked_up(hide: str, scratch_space: Path) -> None:
+    """Too deep, too long, or no name is in memory when the kernel writes."""
+    with breakable() as (fs, folder):
+        inner = {"deep": "/".join("123456789"), "long": "x" * 200, "forgotten": "inner"}[hide]
+        (folder / inner).mkdir(parents=True)
+        file = new_file(folder / inner / "file")
+        other = new_file(folder / inner / "other")
+        with watching(scratch_space, "--glob", f"{folder}/**/file", hook=NOTE) as started:
+            with failing(fs, file, other):
+                if hide == "forgotten":
+                    for each in (file, other):
+                        with each.open("r+b", buffering=0) as opened:
+                            opened.write(b"x" * 4096)
+                    # takes names and clean inodes, leaves dirty pages
+                    Path("/proc/sys/vm/drop_caches").write_text("2")
+                    subprocess.run(["sync"], check=False)
+                else:
+                    write(other)
+                    write(file)
+                wait_for_events(started, 1)
+            wait_for_hooks(started, 1)
+            assert started.end() == 0
+    assert set(paths(started)) == {str(file)}
+    assert set(started.hooked()) == {str(file)}
+    _, elsewhere, unknown = started.account()
+    assert (elsewhere, unknown) == (True, False)
+
+
+def test_an_unknown_path_is_told_and_counted(scratch_space: Path) -> None:
+    with breakable() as (fs, folder):
+        (folder / ("x" * 200)).mkdir()
+        file = new_file(folder / ("x" * 200) / "file")
+        with watching(scratch_space, "--glob", f"{folder}/**", hook=NOTE) as started:
+            (helper,) = (
+                pid
+                for pid in children_of(started.process.pid)
+                if b"names.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            )
+            os.kill(helper, signal.SIGSTOP)
+            with failing(fs, file):
+                write(file)
+            ino = file.stat().st_ino
+            told = f"fserr-bpf: EIO of ino {ino} on {fs.device_name}: its path is not known"
+            wait_until(lambda: told in started.said()[-1], "the deadline")
+            assert started.end() == 0
+    assert started.account() == (0, False, True)
+    assert started.hooks() == [0, 0, 0, 0, 0]
+
+
+# what hooks do
+
+
+def test_hooks_that_fail_and_hang_are_told(scratch_space: Path) -> None:
+    hook = """case "$FSERR_PATH" in
+        */fails) exit 3 ;;
+        */hangs) echo $$ >> "$HOOKED"; sleep 1000 ;;
+        */stubborn) trap '' TERM; echo $$ >> "$HOOKED"; sleep 1000 & wait; sleep 1000 ;;
+        */dies) kill -KILL $$ ;;
+        */late) trap 'sleep 0.2; echo cleaned >> "$HOOKED"; exit 0' TERM; sleep 1000 & wait ;;
+        esac"""
+    with breakable() as (fs, folder):
+        names = ["fails", "hangs", "stubborn", "dies", "late", "fine"]
+        files = [new_file(folder / name) for name in names]
+        arguments = ("--glob", f"{folder}/*", "--timeout", "0.5")
+        with watching(scratch_space, *arguments, hook=hook) as started:
+            with failing(fs, *files):
+                for file in files:
+                    write(file)
+            wait_for_events(started, 6)
+            wait_until(lambda: str(started.said()).count("hook for") == 5, "the ends of all")
+            assert started.end() == 0
+            said = [x for x in started.said() if "hook for" in x]
+            numbers = [int(n) for n in started.hooked() if n.isdigit()]
+    assert sorted(said) == [
+        f"fserr-bpf: hook for {folder}/dies: died of SIGKILL",
+        f"fserr-bpf: hook for {folder}/fails: exit status 3",
+        f"fserr-bpf: hook for {folder}/hangs: ran longer than 0.5 s, ended by SIGTERM",
+        f"fserr-bpf: hook for {folder}/late: ran longer than 0.5 s, ended by SIGTERM",
+        f"fserr-bpf: hook for {folder}/stubborn: ran longer than 0.5 s, ended by SIGKILL",
+    ]
+    assert "cleaned" in started.hooked()
+    assert started.hooks() == [6, 2, 3, 0, 0]
+    # the whole process group has gone with it
+    assert len(numbers) == 2
+    for number in numbers:
+        living = ["pgrep", "-g", str(number), "-r", "D,R,S,T"]
+        assert subprocess.run(living, check=False).returncode == 1
+
+
+def test_a_slow_hook_holds_up_nothing_and_sees_every_error(scratch_space: Path) -> None:
+    """A hook that waits for the test: events come meanwhile, and join one later run."""
+    gate = scratch_space / "gate"
+    os.mkfifo(gate)
+    hook = f'cat "{gate}" > "{scratch_space}/begun"; echo "$FSERR_PATH $FSERR_COUNT" >> "$HOOKED"'
+    with breakable() as (fs, folder):
+        file, others = new_file(folder / "file"), [new_file(folder / f"o{n}") for n in range(6)]
+        arguments = ("--glob", f"{folder}/*", "--timeout", "600")
+        with watching(scratch_space, *arguments, hook=hook) as started:
+            with failing(fs, file, *others):
+                write(file)
+                wait_until((scratch_space / "begun").exists, "the hook to begin")
+                for count in range(2, 22):
+                    write(file)
+                    wait_for_events(started, count)  # one by one: nobody waits for the hook
+                for other in others:
+                    write(other)
+                wait_for_events(started, 27)
+            assert started.hooked() == []
+            while len(started.hooked()) < 8:
+                done = len(started.hooked())
+                with gate.open("w"):
+                    pass
+                wait_until(lambda n=done: len(started.hooked()) > n, "a hook to end")  # type: ignore[misc]
+            assert started.end() == 0
+    assert started.hooks() == [8, 0, 0, 19, 0]
+    assert started.account() == (27, False, False)
+    counts = [line.rsplit(" ", 1) for line in started.hooked()]
+    mine = [int(count) for path, count in counts if path == str(file)]
+    told = [e["error_count"] for e in started.events() if e["path"] == str(file)]
+    assert mine == [told[0], sum(told[1:])]
+    assert sorted(path for path, _ in counts) == sorted([str(file)] * 2 + [str(o) for o in others])
+
+
+def test_a_signal_lets_hooks_that_run_end_and_begins_no_other(scratch_space: Path) -> None:
+    gate = scratch_space / "gate"
+    os.mkfifo(gate)
+    with breakable() as (fs, folder):
+        file = new_file(folder / "file")
+        hook = f'touch "{scratch_space}/begun"; cat "{gate}"; echo done >> "$HOOKED"'
+        with watching(scratch_space, "--glob", f"{folder}/*", hook=hook) as started:
+            with failing(fs, file):
+                write(file)
+                wait_until((scratch_space / "begun").exists, "the hook to begin")
+                write(file)
+                wait_for_events(started, 2)
+            # as a terminal does it, to everybody in the foreground
+            os.kill(started.process.pid, signal.SIGINT)
+            wait_until(lambda: "waiting for 1 hooks" in str(started.said()), "the word of it")
+            assert started.process.poll() is None
+            with gate.open("w"):
+                pass
+            assert started.process.wait(60) == 0
+    assert started.hooked() == ["done"]
+    assert "fserr-bpf: 1 hooks that waited are not run" in started.said()
+    assert started.hooks() == [1, 0, 0, 0, 1]
+
+
+def test_a_second_signal_leaves_the_hook_with_its_time_limit(scratch_space: Path) -> None:
+    with breakable() as (fs, folder):
+        file = new_file(folder / "file")
+        hook = 'echo $$ >> "$HOOKED"; exec sleep 1000'
+        arguments = ("--glob", f"{folder}/*", "--timeout", "2")
+        with watching(scratch_space, *arguments, hook=hook) as started:
+            with failing(fs, file):
+                write(file)
+            wait_for_hooks(started, 1)
+            (number,) = map(int, started.hooked())
+            runner = runner_of(started)
+            os.kill(started.process.pid, signal.SIGTERM)
+            wait_until(lambda: "waiting for 1 hooks" in str(started.said()), "the word of it")
+            os.kill(started.process.pid, signal.SIGTERM)
+            assert started.process.wait(60) == -signal.SIGTERM
+            for pid in (number, runner):
+                wait_until(lambda p=pid: not Path(f"/proc/{p}").exists(), "its end")  # type: ignore[misc]
+
+
+def test_hooks_keep_the_rights_that_the_monitor_gives_up(scratch_space: Path) -> None:
+    hook = 'grep -E "Uid|CapEff" /proc/self/status; readlink /proc/$$/fd/0; echo end'
+    with breakable() as (fs, folder):
+        file = new_file(folder / "file")
+        found = []
+        for arguments in ((), ("--hook-user", "nobody")):
+            with watching(scratch_space, "--glob", f"{folder}/*", *arguments, hook=hook) as started:
+                with failing(fs, file):
+                    write(file)
+                wait_until(lambda s=started: "end" in s.said(), "the hook")  # type: ignore[misc]
+                status = Path(f"/proc/{started.process.pid}/status").read_text()
+                assert started.end() == 0
+            found.append([x for x in started.said() if not x.startswith("fserr-bpf: ")])
+            assert "CapEff:\t0000000000000004\n" in status  # CAP_DAC_READ_SEARCH, to follow mounts
+    own = re.search(r"CapEff:\t(\w+)", Path("/proc/self/status").read_text())
+    assert own is not None
+    assert found[0] == ["Uid:\t0\t0\t0\t0", f"CapEff:\t{own[1]}", "/dev/null", "end"]
+    nobody = "Uid:\t65534\t65534\t65534\t65534"
+    assert found[1] == [nobody, f"CapEff:\t{0:016x}", "/dev/null", "end"]
+
+
+def test_what_hooks_print_is_not_among_the_events(scratch_space: Path) -> None:
+    with breakable() as (fs, folder):
+        file = new_file(folder / "file")
+        hook = 'echo from the hook; cat >> "$HOOKED"; echo x >> "$HOOKED"'
+        with watching(scratch_space, "--glob", f"{folder}/*", hook=hook) as started:
+            with failing(fs, file):
+                write(file)
+            wait_for_hooks(started, 1)
+            assert started.end() == 0
+    assert "from the hook" in started.said()
+    assert len(started.events()) == 1
+    assert started.hooked() == ["x"]  # standard input is empty
+
+
+# trouble
+
+
+def test_without_its_runner_it_ends_with_a_word(scratch_space: Path) -> None:
+    with (
+        scratch("ext4") as fs,
+        watching(scratch_space, "--glob", f"{fs.mount_point}/**", hook="true") as started,
+    ):
+        os.kill(runner_of(started), signal.SIGKILL)
+        assert started.process.wait(60) == FserrError.exit_code
+        assert "the process that runs the hooks has ended; start it again" in started.said()[-1]
+
+
+def test_hooks_run_though_nobody_reads_the_events(scratch_space: Path) -> None:
+    """A full pipe holds up lines only; they go elsewhere when its reader leaves."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    filled = 0
+    try:
+        while True:
+            filled += os.write(writer, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    with breakable() as (fs, folder), os.fdopen(writer, "wb") as pipe:
+        file = new_file(folder / "file")
+        with watching(scratch_space, "--glob", f"{folder}/*", hook=NOTE, stdout=pipe) as started:
+            with failing(fs, file):
+                write(file)
+            wait_for_hooks(started, 1)
+            os.close(reader)
+            pipe.close()
+            assert started.process.wait(60) == OutputError.exit_code
+    (unread,) = (line for line in started.said() if line.startswith('{"v":1,"type":"file_error"'))
+    assert f'"path":"{file}"' in unread
+    assert started.said()[-1].endswith("; start it again first")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (("--glob", "/tmp"), UsageError.exit_code, "is a directory"),
+        (("--glob", "/x/*/../y"), UsageError.exit_code, "behind a wildcard"),
+        (("--glob", "/x/**", "--hook-user", "nobody-at-all"), UsageError.exit_code, "no such user"),
+        (("--glob", "/x/**", "--timeout", "0"), 2, "not above 0"),
+        ((), 2, "--glob"),
+    ],
+)
+def test_refusals(arguments: tuple[str, ...], code: int, word: str) -> None:
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert word in done.stderr.splitlines()[-1]
+
+
+def test_a_glob_on_a_file_system_that_is_not_seen_is_told(scratch_space: Path) -> None:
+    with watching(scratch_space, "--glob", "/proc/**") as started:
+        assert "fserr-bpf: /proc/**: /proc is on proc, whose errors are not seen" in started.said()
+        assert started.end() == 0
+    assert started.account() == (0, False, False)
