@@ -72,7 +72,7 @@ def only_the_end_is_free(folder: Path) -> Iterator[int]:
     while True:
         filler = folder / f"filler{len(fillers)}"
         filler.touch()
-        allocate = ["fallocate", "-l", str(_FILLER), filler]
+        allocate = ["fallocate", "-l", str(_FILLER), str(filler)]
         if subprocess.run(allocate, capture_output=True, check=False).returncode:
             filler.unlink()
             break
