@@ -95,8 +95,7 @@ class ErrorGroup:
         self.queue = NotificationQueue(max_events, self._overflow)
         self._counts = Counter[str]()
         self._lost_before = self._lost_seen = self._lost(armed.ring.lost())
-        self._missed_before = armed.missed()
-        self._addresses = shows_addresses()
+        self._addresses = flags.detail and shows_addresses()
 
     # -- in --------------------------------------------------------------------------
 
@@ -314,7 +313,7 @@ class ErrorGroup:
         return event._replace(pidfd=pidfd)
 
     def statistics(self, missed: Mapping[str, int]) -> Statistics:
-        """The loss arithmetic so far; ``missed`` is ``Armed.missed()``."""
+        """The loss arithmetic so far; ``missed`` is what ``Armed.missed()`` has gained."""
         return Statistics(
             delivered=self.queue.delivered,
             merged=self.queue.merged,
@@ -327,5 +326,5 @@ class ErrorGroup:
             place_unknown=self._counts["place not known"],
             other_cgroup=self._counts["other cgroup"],
             cgroup_unknown=self._counts["cgroup not known"],
-            missed={name: n - self._missed_before[name] for name, n in missed.items()},
+            missed=dict(missed),
         )

@@ -75,12 +75,15 @@ class Monitor(Closing):
             self.marks = MarkTable(marks, ignore, superblock)
             owner = CgroupFilter(cgroup, owners=tracks_writeback()) if cgroup else None
             need = self.marks.partial or owner is not None
+            # its process starts while the probes are attached
+            self.places = stack.enter_context(Places()) if self.marks.partial else None
             self.armed = armed or stack.enter_context(
                 Armed([stream], debug=debug, detail=detail, places=need)
             )
             if need and not self.armed.places:
                 raise UsageError("the probes were armed without places", "arm with places=True")
-            self.places = stack.enter_context(Places()) if self.marks.partial else None
+            if self.places:
+                self.places.ready()
             self.names = stack.enter_context(Names()) if detail else None
             self._group = ErrorGroup(
                 stream,
@@ -92,6 +95,7 @@ class Monitor(Closing):
                 places=self.places,
                 cgroup=owner,
             )
+            self._missed_before = self.armed.missed()
             self.armed.watch(self, self.marks.devices())
             stack.callback(self.armed.watch, self, ())
             self._source = stack.enter_context(
@@ -234,7 +238,8 @@ class Monitor(Closing):
 
     def statistics(self) -> Statistics:
         """The loss arithmetic so far."""
-        return self._group.statistics(self.armed.missed())
+        missed = self.armed.missed().items()
+        return self._group.statistics({name: n - self._missed_before[name] for name, n in missed})
 
     def close(self) -> None:
         """Detach, unless the probes are shared, and release everything."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 _NR_SETGROUPS, _NR_SETFSUID, _NR_SETFSGID = 116, 122, 123
@@ -54,22 +53,23 @@ class Status(NamedTuple):
 def read_status(task: int | str) -> Status:
     """Of a tid, or of "self". Raises ProcessLookupError when the task is gone."""
     try:
-        text = Path(f"/proc/{task}/status").read_bytes()
+        with open(f"/proc/{task}/status", "rb", buffering=0) as file:
+            text = file.read()
     except FileNotFoundError:
         raise ProcessLookupError from None
-    fields = dict(line.split(b":", 1) for line in text.splitlines())
 
-    def numbers(name: bytes) -> tuple[int, ...]:
-        return tuple(map(int, fields[name].split()))
+    def field(name: bytes) -> list[bytes]:
+        begin = text.index(name) + len(name)
+        return text[begin : text.index(b"\n", begin)].split()
 
     return Status(
-        numbers(b"NStgid"),
-        numbers(b"NSpid"),
+        tuple(map(int, field(b"\nNStgid:"))),
+        tuple(map(int, field(b"\nNSpid:"))),
         Credentials(
-            numbers(b"Uid")[3],
-            numbers(b"Gid")[3],
-            numbers(b"Groups"),
-            int(fields[b"CapEff"], 16),
+            int(field(b"\nUid:")[3]),
+            int(field(b"\nGid:")[3]),
+            tuple(map(int, field(b"\nGroups:"))),
+            int(field(b"\nCapEff:")[0], 16),
         ),
     )
 

@@ -63,13 +63,17 @@ class InitCall(NamedTuple):
 
 
 class MarkCall(NamedTuple):
-    """``fanotify_mark(group, flags, mask, dirfd, path)``; ``path`` is an address, 0 for NULL."""
+    """``fanotify_mark(group, flags, mask, dirfd, path)``; ``path`` is an address, 0 for NULL.
+
+    ``name`` is what is there, once it has been read.
+    """
 
     group: int
     flags: int
     mask: int
     dirfd: int
     path: int
+    name: bytes | None = None
 
     @classmethod
     def of(cls, args: tuple[int, ...]) -> MarkCall:
@@ -120,7 +124,8 @@ class MarkCall(NamedTuple):
     def __str__(self) -> str:
         where = "AT_FDCWD" if self.dirfd == _AT_FDCWD else str(self.dirfd)
         flags, mask = _words(self.flags, _MARK_WORDS), _words(self.mask, _MASK_WORDS)
-        return f"fanotify_mark({self.group}, {flags}, {mask}, {where}, {{path}})"
+        path = f"{self.path:#x}" if self.name is None else repr(self.name)[1:]
+        return f"fanotify_mark({self.group}, {flags}, {mask}, {where}, {path})"
 
 
 _MARK_TYPE = fanotify.FAN_MARK_MOUNT | fanotify.FAN_MARK_FILESYSTEM

@@ -19,7 +19,7 @@ class ClientErrors(ErrorGroup):
     """
 
     def __init__(self, stream: Stream, flags: GroupFlags, armed: Armed, namespace: int) -> None:
-        super().__init__(stream, flags, MarkTable([]), armed)
+        super().__init__(stream, flags, MarkTable([]), armed, max_events=None)
         self._namespace = namespace
         self._translates = namespace != pid_namespace_of("self")
 

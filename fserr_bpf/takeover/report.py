@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from fserr_bpf.outputs.text import printable
+from fserr_bpf.takeover.calls import InitCall, MarkCall
 
 
 class Fate(StrEnum):
@@ -26,11 +27,11 @@ class Report:
         self._counts: Counter[Fate] = Counter()
         self.groups = 0
 
-    def tell(self, text: str, tid: int, fate: Fate, why: str) -> None:
+    def tell(self, call: InitCall | MarkCall, tid: int, fate: Fate, why: str) -> None:
         """One call by ``tid``; ``why`` is its result or the reason for letting it through."""
         self._counts[fate] += 1
         if self._aloud:
-            self.say(f"{tid}: {text}: {fate}, {why}")
+            self.say(f"{tid}: {call}: {fate}, {why}")
 
     def say(self, line: str) -> None:
         """One line on standard error, which is the client's."""

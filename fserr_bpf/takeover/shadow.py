@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -90,8 +91,8 @@ class Shadow(Closing):
             yield from decoder.feed(data)
 
     def close(self) -> None:
-        """Give the group up."""
-        os.close(self._fd)
+        """Give the group up, in a thread: the kernel waits until its marks are freed."""
+        threading.Thread(target=os.close, args=(self._fd,), daemon=True).start()
 
 
 class Locator(Closing):

@@ -75,6 +75,7 @@ class Supervisor(Closing):
         self._ends_seen = any(a.probe == Probe.SB_DELETE for a in armed.attached)
         self._groups: dict[tuple[int, int], EmulatedGroup] = {}
         self._statistics: list[str] = []
+        self._missed_before = armed.missed()
         for fd in self._source.filenos():
             loop.add(fd, select.EPOLLIN, lambda _: self._pump())
         loop.add(listener.fileno(), select.EPOLLIN, self._called)
@@ -111,7 +112,7 @@ class Supervisor(Closing):
     def _init(self, call: Notification, wish: InitCall, client: Client) -> None:
         reason = self._not_emulated(wish, client)
         if reason:
-            self._let_through(call, str(wish), reason)
+            self._let_through(call, wish, reason)
             return
         shadow_flags = wish.flags
         if self._stream is Stream.PROPOSED and wish.flags & FAN_REPORT_FID:
@@ -119,7 +120,7 @@ class Supervisor(Closing):
         try:
             shadow = Shadow(shadow_flags, wish.event_flags, knows=self._knows)
         except OSError as error:
-            self._answer(call, str(wish), -(error.errno or errno.EIO))
+            self._answer(call, wish, -(error.errno or errno.EIO))
             return
         group = self._make_group(wish, shadow, client.pid_namespace())
         try:
@@ -128,7 +129,7 @@ class Supervisor(Closing):
             )
         except OSError as error:  # too many open files
             shadow.close()
-            self._answer(call, str(wish), -(error.errno or errno.EIO))
+            self._answer(call, wish, -(error.errno or errno.EIO))
             return
         group.channel = channel
         self._groups[channel.identity] = group
@@ -138,7 +139,7 @@ class Supervisor(Closing):
             given = self._listener.give(call, end, cloexec=bool(wish.flags & FAN_CLOEXEC))
         finally:
             os.close(end)
-        self._report.tell(str(wish), call.tid, Fate.EMULATED, f"group {group.number}")
+        self._report.tell(wish, call.tid, Fate.EMULATED, f"group {group.number}")
         if not given:
             self._close(group)
 
@@ -186,31 +187,29 @@ class Supervisor(Closing):
         identity = client.identity(wish.group)
         group = self._groups.get(identity) if identity else None
         if group is None:
-            self._let_through(call, str(wish), "not a group of ours")
+            self._let_through(call, wish, "not a group of ours")
             return
-        words = str(wish)
         try:
             group.judge(wish)
             path = client.text_at(wish.path) if wish.path and not wish.flushes else None
-            if path is not None:
-                words = words.replace("{path}", repr(path)[1:])
+            wish = wish._replace(name=path)
             if not self._listener.waits(call):
                 return
             self._pump()  # what came before the call must not see its effect
             self._marking.perform(group, wish, client, path)
         except OSError as error:
-            self._answer(call, words, -(error.errno or errno.EIO))
+            self._answer(call, wish, -(error.errno or errno.EIO))
             return
         self._watch(group)
-        self._answer(call, words, 0)
+        self._answer(call, wish, 0)
 
-    def _answer(self, call: Notification, words: str, result: int) -> None:
+    def _answer(self, call: Notification, wish: InitCall | MarkCall, result: int) -> None:
         self._listener.answer(call, result)
-        self._report.tell(words, call.tid, Fate.EMULATED, result_words(result))
+        self._report.tell(wish, call.tid, Fate.EMULATED, result_words(result))
 
-    def _let_through(self, call: Notification, words: str, reason: str) -> None:
+    def _let_through(self, call: Notification, wish: InitCall | MarkCall, reason: str) -> None:
         self._listener.let_through(call)
-        self._report.tell(words, call.tid, Fate.LET_THROUGH, reason)
+        self._report.tell(wish, call.tid, Fate.LET_THROUGH, reason)
 
     # -- events ----------------------------------------------------------------------
 
@@ -242,9 +241,13 @@ class Supervisor(Closing):
         del self._groups[group.channel.identity]
         self._loop.remove(group.shadow.fileno())
         self._armed.watch(group, ())
-        statistics = group.errors.statistics(self._armed.missed())
+        statistics = group.errors.statistics(self._missed())
         self._statistics.append(f"group {group.number}: {statistics}")
         group.close()
+
+    def _missed(self) -> dict[str, int]:
+        """Since the start, as for all groups."""
+        return {name: n - self._missed_before[name] for name, n in self._armed.missed().items()}
 
     def close(self) -> None:
         """Release what is its own."""
