@@ -29,6 +29,7 @@ _Question = tuple[tuple[int, int], FileHandle]
 class Places(Closing):
     """Asks for places; every ticket is answered, with None at the latest when it is due.
 
+    The process starts at once, so call ``ready()`` before anything else, but as late as can be.
     ``filenos()`` are readable when ``collect()`` has something to do. ``news`` has, in
     words, what went wrong.
     """
@@ -53,7 +54,15 @@ class Places(Closing):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-        ours.setblocking(False)
+
+    def ready(self) -> None:
+        """Wait until the process runs: what it takes to start is not taken off the deadline."""
+        if self._socket:
+            self._socket.setblocking(True)
+            if not self._socket.recv(MESSAGE_SIZE):
+                self._end()
+                return
+            self._socket.setblocking(False)
 
     @property
     def overdue(self) -> bool:

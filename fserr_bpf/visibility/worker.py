@@ -35,6 +35,7 @@ def main(descriptor: int) -> None:
     """Answer until the monitor closes its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the monitor
     channel = socket.socket(fileno=descriptor)
+    channel.send(b"ready")
     first = channel.recv(MESSAGE_SIZE)
     if first:
         drop(json.loads(first)["user"], [Capability.DAC_READ_SEARCH])

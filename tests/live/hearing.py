@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,8 @@ from fserr_bpf.codec.groupflags import GroupFlags
 from fserr_bpf.errorgroup import ErrorGroup
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.marks import MarkTable
-from fserr_bpf.model.event import FsErrorEvent
+from fserr_bpf.model.event import FsErrorEvent, Fsid
+from fserr_bpf.model.group import NotificationQueue, Result
 from fserr_bpf.model.mark import Mark, SuperblockErrors
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.source import Source
@@ -57,6 +58,15 @@ class Options(NamedTuple):
 _PLAIN = Options()
 
 
+class Unmerged(NotificationQueue):
+    """Whose errors is the question here, and a worker of the kernel's may report for many."""
+
+    def insert(
+        self, fsid: Fsid, task: Hashable, make: Callable[[], FsErrorEvent], count: int = 1
+    ) -> Result:
+        return super().insert(fsid, object(), make, count)
+
+
 class Ears:
     """Groups by name, each with its own marks; ``all`` hears the file systems of ``tops``."""
 
@@ -87,9 +97,13 @@ class Ears:
 
     def _add(self, name: str, marks: MarkTable, cgroup: CgroupFilter | None = None) -> None:
         places = self._stack.enter_context(Places()) if marks.partial else None
-        self.groups[name] = ErrorGroup(
+        if places:
+            places.ready()
+        group = ErrorGroup(
             Stream.PROPOSED, GroupFlags.of(0), marks, self._armed, places=places, cgroup=cgroup
         )
+        group.queue = Unmerged(None)
+        self.groups[name] = group
         self.heard[name] = []
 
     def __enter__(self) -> Ears:
