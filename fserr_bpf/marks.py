@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from fserr_bpf.codec.handles import HandleInode, encode_handle
 from fserr_bpf.errors import FserrError
+from fserr_bpf.live.handles import identify
 from fserr_bpf.live.mounts import (
     MountTable,
     mounts_with,
@@ -227,8 +228,9 @@ class MarkTable:
             if _dev(mount.dev) in self._by_dev:
                 continue
             try:
-                whole = Mark.filesystem(mount.mount_point)
-                new += [self._add(found) for found in resolve(whole, time.monotonic_ns())]
+                # the kernel is not asked: the right to mark may have been given up
+                found = Resolved(mount.mount_point, identify(mount.mount_point), None)
+                new.append(self._add(found))
                 self.skipped.pop(mount.mount_point, None)
             except FserrError as error:  # one bad mount must not end the others
                 self.skipped[mount.mount_point] = str(error)
