@@ -6,6 +6,7 @@ Nothing here may stop an event. A step that fails leaves its keys empty and is t
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from fserr_bpf.live.mounts import MountTable
 from fserr_bpf.marks import MarkedFilesystem
 from fserr_bpf.model.event import FileHandle, FsErrorEvent, Origin, PathState, Side
 from fserr_bpf.names.cgroups import tracks_writeback
-from fserr_bpf.names.helper import Helper
+from fserr_bpf.names.helper import MESSAGE_SIZE, Helper
 from fserr_bpf.names.paths import Path
 from fserr_bpf.names.volumes import Volume, volume_of
 from fserr_bpf.symbolize.running import RunningKernel
@@ -29,10 +30,11 @@ class Names(Closing):
     """UUID, label and mount points of each mark, paths of files and cgroups.
 
     ``owners``: this kernel knows whose dirty pages an inode has. ``fileno()`` is readable
-    when ``collect()`` has something to do.
+    when ``collect()`` has something to do. Without ``addresses`` those of the kernel stay
+    as they are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, addresses: bool = True) -> None:
         self._volumes: dict[tuple[int, int], Volume] = {}
         self._mount_points: dict[tuple[int, int], tuple[str, ...]] = {}
         self._known: dict[tuple[Any, ...], Path] = {}
@@ -47,8 +49,8 @@ class Names(Closing):
             self.owners = tracks_writeback()
         self._kernel: RunningKernel | None = None
         with self._guarded(_ADDRESSES):
-            self._kernel = RunningKernel()
-            if self._kernel.hidden:
+            self._kernel = RunningKernel() if addresses else None
+            if self._kernel and self._kernel.hidden:
                 self._news.append(self._kernel.hidden)
         with self._guarded(_HELPER):
             self._helper = Helper()
@@ -109,6 +111,8 @@ class Names(Closing):
         self._tickets += 1
         question = _question(event.handle, origin, "")
         question |= {"ticket": self._tickets, "below": list(below)}
+        if len(json.dumps(question)) > MESSAGE_SIZE:
+            question["below"] = []
         with self._guarded(_HELPER):
             self.become(None)
             if self._humble and self._helper.ask(question):

@@ -130,7 +130,7 @@ class FileErrors(Closing):
                 )
             self._writeback = sources[Probe.WRITEBACK]
             self._told = Probe.FSERROR in sources
-            self.names = stack.enter_context(Names())
+            self.names = stack.enter_context(Names(addresses=False))
             streams = [Stream.PROPOSED, *([Stream.FSERROR] if self._told else [])]
             self._groups = [
                 ErrorGroup(stream, GroupFlags(), self.marks, self._armed, names=self.names)

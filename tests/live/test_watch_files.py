@@ -13,7 +13,7 @@ import pytest
 
 from compare.scratch import run, scratch
 from fserr_bpf.errors import FserrError, OutputError, UsageError
-from tests.live.conftest import wait_until
+from tests.live.conftest import kernel_version, wait_until
 from tests.live.watching_files import (
     COMMAND,
     Watching,
@@ -43,15 +43,31 @@ def runner_of(started: Watching) -> int:
 
 
 def paths(started: Watching) -> list[str]:
-    return [event["path"] for event in started.events()]
+    """Those of the events, each once, in order: a busy machine may split the reports of one
+    failed write."""
+    return list(dict.fromkeys(event["path"] for event in started.events()))
 
 
-def wait_for_events(started: Watching, count: int) -> None:
-    wait_until(lambda: len(started.events()) >= count, f"{count} events")
+def hooked(started: Watching) -> list[str]:
+    """What the hooks noted, each line once."""
+    return list(dict.fromkeys(started.hooked()))
+
+
+def account(started: Watching) -> tuple[bool, bool]:
+    """Whether there were errors elsewhere and of unknown path; the rest adds up."""
+    events, elsewhere, unknown = started.account()
+    run_, failed, timed_out, joined, dropped = started.hooks()
+    assert (run_ + joined + dropped, failed, timed_out) == (events, 0, 0)
+    assert len(started.hooked()) == run_
+    return elsewhere, unknown
+
+
+def wait_for_paths(started: Watching, count: int) -> None:
+    wait_until(lambda: len(paths(started)) >= count, f"events of {count} files")
 
 
 def wait_for_hooks(started: Watching, count: int) -> None:
-    wait_until(lambda: len(started.hooked()) >= count, f"{count} hooks")
+    wait_until(lambda: len(hooked(started)) >= count, f"hooks for {count} files")
 
 
 # what a line and a hook are told
@@ -69,13 +85,10 @@ def test_a_failed_write_is_told_and_hooked_once(fstype: str, scratch_space: Path
             wait_for_hooks(started, 1)
             assert started.end() == 0
             (event, *others) = started.events()
-            assert started.account() == (1 + len(others), False, False)
-            run_, failed, timed_out, joined, dropped = started.hooks()
+            assert account(started) == (False, False)
         after = time.time_ns()
         ino = file.stat().st_ino
     assert {e["path"] for e in others} <= {str(file)}
-    assert (run_ + joined, failed, timed_out, dropped) == (len(others) + 1, 0, 0, 0)
-    assert len(started.hooked()) == run_
     assert before < event["time_ns"] < after
     expected = {
         "v": 1,
@@ -91,9 +104,11 @@ def test_a_failed_write_is_told_and_hooked_once(fstype: str, scratch_space: Path
         "mount_point": str(fs.mount_point),
     }
     assert expected.items() <= event.items()
+    told = kernel_version() >= (7, 0) and fstype == "xfs"  # by itself, from a worker
+    assert (event["pos"], event["length"]) == ((0, 4096) if told else (None, None))
     if fstype != "btrfs":  # its own threads write
-        assert (event["pid"], event["comm"]) == (pid, "dd")
         assert event["device"] == fs.device_name
+        assert told or (event["pid"], event["comm"]) == (pid, "dd")
     found = os.fsdecode((scratch_space / "hooked.env").read_bytes()).split("\0")
     environment = dict(part.split("=", 1) for part in found if part.startswith("FSERR_"))
     assert environment["FSERR_PATH"] == event["path"]
@@ -117,21 +132,15 @@ def test_only_matching_files_of_several_globs(scratch_space: Path) -> None:
             with failing(fs, *files):
                 for file in files:
                     write(file)
-            wait_for_events(started, 5)
+            wait_for_paths(started, 5)
             wait_for_hooks(started, 5)
             assert started.end() == 0
     expected = ["a.db", "b.db", "deep/er/e.db", ".hidden.db", "o[d]d"]
     assert paths(started) == [f"{folder}/{name}" for name in expected]
-    assert sorted(started.hooked()) == sorted(paths(started))
-    assert [e["glob"] for e in started.events()] == [
-        globs[0],
-        globs[0],
-        globs[1],
-        globs[0],
-        globs[2],
-    ]
-    assert started.account() == (5, True, False)
-    assert started.hooks() == [5, 0, 0, 0, 0]
+    assert sorted(hooked(started)) == sorted(paths(started))
+    told = {event["path"]: globs.index(event["glob"]) for event in started.events()}
+    assert list(told.values()) == [0, 0, 1, 0, 2]
+    assert account(started) == (True, False)
 
 
 def test_the_path_is_that_of_the_moment_of_the_error(scratch_space: Path) -> None:
@@ -146,19 +155,19 @@ def test_the_path_is_that_of_the_moment_of_the_error(scratch_space: Path) -> Non
             with failing(fs, hidden, moved):
                 write(hidden)  # has no longer a name that matches
                 write(moved)
-                wait_for_events(started, 1)
+                wait_for_paths(started, 1)
                 again = hidden.rename(folder / "again.db")
                 write(again)
-                wait_for_events(started, 2)
+                wait_for_paths(started, 2)
                 above = folder.rename(folder.with_name("renamed"))
                 write(above / "again.db")
-                wait_for_events(started, 3)
+                wait_for_paths(started, 3)
             wait_for_hooks(started, 3)
             assert started.end() == 0
             fs.restore_device()
     expected = [str(moved), str(again), str(above / "again.db")]
-    assert paths(started) == started.hooked() == expected
-    assert started.account() == (3, True, False)
+    assert paths(started) == hooked(started) == expected
+    assert account(started) == (True, False)
 
 
 def test_a_deleted_file_has_its_last_path(scratch_space: Path) -> None:
@@ -175,8 +184,9 @@ def test_a_deleted_file_has_its_last_path(scratch_space: Path) -> None:
             os.close(descriptor)
             wait_for_hooks(started, 1)
             assert started.end() == 0
-    assert started.hooked() == [f"{file} 1"]
-    assert [(e["path"], e["deleted"]) for e in started.events()] == [(str(file), True)]
+    assert hooked(started) == [f"{file} 1"]
+    assert {(e["path"], e["deleted"]) for e in started.events()} == {(str(file), True)}
+    assert account(started) == (False, False)
 
 
 def test_a_bind_mount_counts_as_the_glob_names_it(scratch_space: Path) -> None:
@@ -190,13 +200,13 @@ def test_a_bind_mount_counts_as_the_glob_names_it(scratch_space: Path) -> None:
                 with failing(fs, inside, outside):
                     write(outside)
                     write(inside)
-                wait_for_events(started, 1)
+                wait_for_paths(started, 1)
                 assert started.end() == 0
         finally:
             run("umount", str(bind))
-    (event,) = started.events()
-    assert (event["path"], event["mount_point"]) == (f"{bind}/inside", str(bind))
-    assert started.account() == (1, True, False)
+    found = {(event["path"], event["mount_point"]) for event in started.events()}
+    assert found == {(f"{bind}/inside", str(bind))}
+    assert started.account()[1:] == (True, False)
 
 
 def test_what_is_mounted_later_below_a_glob_counts(scratch_space: Path) -> None:
@@ -214,11 +224,12 @@ def test_what_is_mounted_later_below_a_glob_counts(scratch_space: Path) -> None:
             wait_until(lambda: "no longer watching" in started.said()[-1], "the end of the mount")
             fs.mount()
             wait_until(lambda: started.said().count(news) == 2, "the mount again")
+            before = len(started.hooked())
             with failing(fs, file):
                 write(file)
-            wait_for_hooks(started, 2)
+            wait_until(lambda: len(started.hooked()) > before, "the hook")
             assert started.end() == 0
-    assert started.hooked() == [str(file)] * 2
+    assert set(started.hooked()) == {str(file)}
 
 
 def test_files_elsewhere_on_the_machine_are_not_watched(scratch_space: Path) -> None:
@@ -251,13 +262,12 @@ def test_what_the_probe_cannot_name_is_looked_up(hide: str, scratch_space: Path)
                 else:
                     write(other)
                     write(file)
-                wait_for_events(started, 1)
+                wait_for_paths(started, 1)
             wait_for_hooks(started, 1)
             assert started.end() == 0
     assert set(paths(started)) == {str(file)}
     assert set(started.hooked()) == {str(file)}
-    _, elsewhere, unknown = started.account()
-    assert (elsewhere, unknown) == (True, False)
+    assert account(started) == (True, False)
 
 
 def test_an_unknown_path_is_told_and_counted(scratch_space: Path) -> None:
@@ -300,10 +310,14 @@ def test_hooks_that_fail_and_hang_are_told(scratch_space: Path) -> None:
             with failing(fs, *files):
                 for file in files:
                     write(file)
-            wait_for_events(started, 6)
-            wait_until(lambda: str(started.said()).count("hook for") == 5, "the ends of all")
+            wait_for_paths(started, 6)
+
+            def ends() -> set[str]:
+                return {x for x in started.said() if "hook for" in x}
+
+            wait_until(lambda: len(ends()) == 5, "the ends of all")
             assert started.end() == 0
-            said = [x for x in started.said() if "hook for" in x]
+            said = ends()
             numbers = [int(n) for n in started.hooked() if n.isdigit()]
     assert sorted(said) == [
         f"fserr-bpf: hook for {folder}/dies: died of SIGKILL",
@@ -313,9 +327,10 @@ def test_hooks_that_fail_and_hang_are_told(scratch_space: Path) -> None:
         f"fserr-bpf: hook for {folder}/stubborn: ran longer than 0.5 s, ended by SIGKILL",
     ]
     assert "cleaned" in started.hooked()
-    assert started.hooks() == [6, 2, 3, 0, 0]
+    run_, failed, timed_out, joined, dropped = started.hooks()
+    assert (run_ + joined + dropped, failed, timed_out) >= (6, 2, 3)
     # the whole process group has gone with it
-    assert len(numbers) == 2
+    assert len(numbers) >= 2
     for number in numbers:
         living = ["pgrep", "-g", str(number), "-r", "D,R,S,T"]
         assert subprocess.run(living, check=False).returncode == 1
@@ -333,12 +348,13 @@ def test_a_slow_hook_holds_up_nothing_and_sees_every_error(scratch_space: Path) 
             with failing(fs, file, *others):
                 write(file)
                 wait_until((scratch_space / "begun").exists, "the hook to begin")
-                for count in range(2, 22):
-                    write(file)
-                    wait_for_events(started, count)  # one by one: nobody waits for the hook
+                for _ in range(20):
+                    before = len(started.events())
+                    write(file)  # one by one: nobody waits for the hook
+                    wait_until(lambda n=before: len(started.events()) > n, "the event")  # type: ignore[misc]
                 for other in others:
                     write(other)
-                wait_for_events(started, 27)
+                wait_for_paths(started, 7)
             assert started.hooked() == []
             while len(started.hooked()) < 8:
                 done = len(started.hooked())
@@ -346,8 +362,7 @@ def test_a_slow_hook_holds_up_nothing_and_sees_every_error(scratch_space: Path) 
                     pass
                 wait_until(lambda n=done: len(started.hooked()) > n, "a hook to end")  # type: ignore[misc]
             assert started.end() == 0
-    assert started.hooks() == [8, 0, 0, 19, 0]
-    assert started.account() == (27, False, False)
+    assert account(started) == (False, False)
     counts = [line.rsplit(" ", 1) for line in started.hooked()]
     mine = [int(count) for path, count in counts if path == str(file)]
     told = [e["error_count"] for e in started.events() if e["path"] == str(file)]
@@ -365,8 +380,9 @@ def test_a_signal_lets_hooks_that_run_end_and_begins_no_other(scratch_space: Pat
             with failing(fs, file):
                 write(file)
                 wait_until((scratch_space / "begun").exists, "the hook to begin")
+                before = len(started.events())
                 write(file)
-                wait_for_events(started, 2)
+                wait_until(lambda: len(started.events()) > before, "the event")
             # as a terminal does it, to everybody in the foreground
             os.kill(started.process.pid, signal.SIGINT)
             wait_until(lambda: "waiting for 1 hooks" in str(started.said()), "the word of it")
@@ -376,7 +392,8 @@ def test_a_signal_lets_hooks_that_run_end_and_begins_no_other(scratch_space: Pat
             assert started.process.wait(60) == 0
     assert started.hooked() == ["done"]
     assert "fserr-bpf: 1 hooks that waited are not run" in started.said()
-    assert started.hooks() == [1, 0, 0, 0, 1]
+    run_, failed, timed_out, _, dropped = started.hooks()
+    assert (run_, failed, timed_out, dropped) == (1, 0, 0, 1)
 
 
 def test_a_second_signal_leaves_the_hook_with_its_time_limit(scratch_space: Path) -> None:
@@ -388,7 +405,7 @@ def test_a_second_signal_leaves_the_hook_with_its_time_limit(scratch_space: Path
             with failing(fs, file):
                 write(file)
             wait_for_hooks(started, 1)
-            (number,) = map(int, started.hooked())
+            number = int(started.hooked()[0])
             runner = runner_of(started)
             os.kill(started.process.pid, signal.SIGTERM)
             wait_until(lambda: "waiting for 1 hooks" in str(started.said()), "the word of it")
@@ -429,8 +446,8 @@ def test_what_hooks_print_is_not_among_the_events(scratch_space: Path) -> None:
             wait_for_hooks(started, 1)
             assert started.end() == 0
     assert "from the hook" in started.said()
-    assert len(started.events()) == 1
-    assert started.hooked() == ["x"]  # standard input is empty
+    assert paths(started) == [str(file)]
+    assert hooked(started) == ["x"]  # standard input is empty
 
 
 # trouble
@@ -465,7 +482,7 @@ def test_hooks_run_though_nobody_reads_the_events(scratch_space: Path) -> None:
             os.close(reader)
             pipe.close()
             assert started.process.wait(60) == OutputError.exit_code
-    (unread,) = (line for line in started.said() if line.startswith('{"v":1,"type":"file_error"'))
+    unread, *_ = (line for line in started.said() if line.startswith('{"v":1,"type":"file_error"'))
     assert f'"path":"{file}"' in unread
     assert started.said()[-1].endswith("; start it again first")
 
