@@ -80,7 +80,7 @@ lint: $(VENV)/tested
 		--scripts-are-modules build check storm tree.py
 
 bench: install $(VENV)/tested
-	@scripts/apt-install $(if $(KPROBES),,$(LAB_PACKAGES))
+	@scripts/apt-install gcc libc6-dev $(if $(KPROBES),,$(LAB_PACKAGES))
 	@$(BIN)/python -m compare.bench
 
 clean:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
-from compare import flood, kernels, latency, symbolbench, vm
+from compare import execbench, flood, kernels, latency, symbolbench, vm
 from compare.flood import Outcome
 from compare.measured import measured
 from compare.scratch import scratch
@@ -155,6 +155,24 @@ def _symbol_rows() -> Iterator[Row]:
         yield Row("  memory of the worker", text, target, ok, found.memory)
 
 
+def _exec_rows() -> Iterator[Row]:
+    native, *ours = execbench.measure().items()
+    for name, found in (native, *ours):
+        emulated = name != native[0]
+        for call, value in (("init", found.init), ("mark", found.mark)):
+            ok = value <= execbench.CALL_TARGET if emulated else None
+            target = f"at most {execbench.CALL_TARGET / 1e3:.0f} us" if emulated else "-"
+            yield Row(f"{name}: fanotify_{call}", f"{value / 1e3:.0f} us", target, ok, value)
+        slower = found.other - native[1].other
+        ok = slower <= execbench.OTHER_TARGET if emulated else None
+        target = f"at most {execbench.OTHER_TARGET} ns more" if emulated else "-"
+        yield Row("  other system calls", f"{found.other:.0f} ns", target, ok, found.other)
+        ok = found.event_p99 <= execbench.EVENT_TARGET if emulated else None
+        target = f"p99 at most {execbench.EVENT_TARGET / 1e6:.0f} ms" if emulated else "-"
+        text = f"{found.event / 1e6:.2f} ms, p99 {found.event_p99 / 1e6:.1f} ms"
+        yield Row("  from error to read", text, target, ok, found.event_p99)
+
+
 def rows(*, lab: bool) -> Iterator[Row]:
     """Measure; a row comes as soon as it is known. Raises FserrError."""
     yield from _starts_and_idle()
@@ -169,6 +187,7 @@ def rows(*, lab: bool) -> Iterator[Row]:
     if lab and not kprobes:
         yield from _flood_rows(f"ext4, kprobes of {_LAB_KERNEL}", _lab_flood())
     yield _latency_row("from error to output")
+    yield from _exec_rows()
     if lab or symbolbench.debug_cached(kernels.find(_LAB_KERNEL)):
         yield from _symbol_rows()
 

@@ -14,6 +14,10 @@ from typing import NamedTuple
 from compare.scratch import Scratch, run, scratch
 from fserr_bpf.errors import LabError
 
+CALL_TARGET = 300e3  # nanoseconds for one of the two calls, emulated
+OTHER_TARGET = 50  # nanoseconds more for every other system call
+EVENT_TARGET = 10e6  # nanoseconds from the error to the read, the 99th of 100
+
 _TIMEOUT = 120.0  # seconds
 
 

@@ -262,13 +262,8 @@ def test_loss_arithmetic_of_a_short_queue(armed: Armed) -> None:
         assert (statistics.delivered, statistics.merged) == (2, 4)
     assert (statistics.delivered + statistics.merged, statistics.waiting) == (6, 0)
     # errors of other file systems of this machine are nobody's
-    assert statistics.dropped | {"not marked": 0} == {
-        "ring full": 0,
-        "queue full": 2,
-        "not marked": 0,
-        "not in stream": 0,
-        "output failed": 0,
-    }
+    dropped = {stage: count for stage, count in statistics.dropped.items() if count}
+    assert dropped | {"not marked": 0} == {"queue full": 2, "not marked": 0}
 
 
 def test_errors_from_before_the_mark_are_not_delivered(armed: Armed) -> None:
