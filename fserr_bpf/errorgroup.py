@@ -236,6 +236,11 @@ class ErrorGroup:
             )
         self._counts[f"{what} not known"] += count
 
+    @property
+    def undecided(self) -> int:
+        """Errors that wait for an answer, or behind others that do."""
+        return self._holding.errors
+
     def settle(self) -> None:
         """Go on with reports whose place was asked for."""
         if self.places:
@@ -317,7 +322,7 @@ class ErrorGroup:
         return Statistics(
             delivered=self.queue.delivered,
             merged=self.queue.merged,
-            waiting=self.queue.inserted - self.queue.delivered + self._holding.errors,
+            waiting=self.queue.inserted - self.queue.delivered + self.undecided,
             ring_full=self._lost_seen - self._lost_before,
             queue_full=self.queue.overflowed,
             not_marked=self._counts["not marked"],

@@ -126,6 +126,11 @@ class Monitor(Closing):
         """Events in the queue; errors that are still in the ring do not count."""
         return len(self._group.queue)
 
+    @property
+    def undecided(self) -> int:
+        """Errors that wait until it is known where they happened: a second at most."""
+        return self._group.undecided
+
     def pop(self) -> Event:
         """Take the first queued event; IndexError when the queue is empty.
 

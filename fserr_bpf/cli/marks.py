@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from fserr_bpf.errors import UsageError
 from fserr_bpf.model.mark import Mark, MarkKind, SuperblockErrors
 from fserr_bpf.visibility.cgroups import find_cgroup, find_container
 
@@ -16,7 +17,6 @@ def add_mark_options(parser: argparse.ArgumentParser) -> None:
         "--mark",
         action="append",
         default=[],
-        type=mark,
         metavar="KIND:PATH",
         help=f"watch a part of a file system; KIND is {kinds}; may be given several times",
     )
@@ -24,7 +24,6 @@ def add_mark_options(parser: argparse.ArgumentParser) -> None:
         "--ignore",
         action="append",
         default=[],
-        type=mark,
         metavar="KIND:PATH",
         help="leave out what such a mark would hear; may be given several times",
     )
@@ -46,27 +45,29 @@ def add_mark_options(parser: argparse.ArgumentParser) -> None:
 
 
 def mark(text: str) -> Mark:
-    """The mark of ``KIND:PATH``; raises argparse.ArgumentTypeError."""
+    """The mark of ``KIND:PATH``; raises UsageError."""
     kind, _, path = text.partition(":")
     if kind not in list(MarkKind) or not path:
-        raise argparse.ArgumentTypeError(f"not {'|'.join(MarkKind)}:PATH: {text!r}")
+        raise UsageError(
+            f"no mark: {text}", f"give {'|'.join(MarkKind)}:PATH, for example subtree:/var/lib"
+        )
     return Mark(path, MarkKind(kind))
 
 
 def marks_of(arguments: argparse.Namespace) -> list[Mark] | None:
     """Plain paths, which are marks on file systems, and --mark; None without any."""
-    return [*map(Mark.filesystem, arguments.paths), *arguments.mark] or None
+    return [*map(Mark.filesystem, arguments.paths), *map(mark, arguments.mark)] or None
 
 
 def visibility_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What ``Monitor`` is to be told. Raises UsageError for a cgroup that is not there."""
+    """What ``Monitor`` is to be told. Raises UsageError, also for a cgroup that is not there."""
     cgroup = None
     if arguments.cgroup is not None:
         cgroup = find_cgroup(arguments.cgroup)
     elif arguments.container is not None:
         cgroup = find_container(arguments.container)
     return {
-        "ignore": arguments.ignore,
+        "ignore": [mark(text) for text in arguments.ignore],
         "superblock": arguments.superblock_errors,
         "cgroup": cgroup,
     }

@@ -82,12 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
             **visibility_of(arguments),
         ) as monitor,
     ):
-        announce(monitor)
         if arguments.user and monitor.marks.processes:
             raise UsageError(
                 "marks through /proc/PID/root need rights that --user gives up",
                 "leave --user out",
             )
+        announce(monitor)
         if monitor.places:
             monitor.places.become(arguments.user)
         if monitor.names:
@@ -109,11 +109,11 @@ def _loop(monitor: Monitor, sink: Sink, form: Format, stop: int, failed: list[Ev
         say_news(monitor)
         while len(monitor) and sink.ready():
             _write_some(monitor, sink, form, failed)
-        if stopping:
+        if stopping and not monitor.undecided:
             return
         masks = sink.masks(waiting=len(monitor) > 0)
-        ready = monitor.wait(others={stop: select.POLLIN} | masks)
-        stopping = stop in ready
+        ready = monitor.wait(others=masks if stopping else {stop: select.POLLIN} | masks)
+        stopping |= stop in ready
         if ready & masks.keys():
             monitor.pump()  # errors of the same moment go the way of those that cannot be written
             if not len(monitor):

@@ -6,6 +6,7 @@ An error that one group does not hear is proved by another that hears it.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -203,3 +204,19 @@ def deep(top: Path, levels: int) -> Path:
     folder = top.joinpath(*[f"d{level}" for level in range(levels)])
     folder.mkdir(parents=True)
     return folder
+
+
+@contextmanager
+def container(*command: str) -> Iterator[int]:
+    """A process in a mount namespace of its own, in which ``command`` was run."""
+    script = '"$@" && echo ready && exec sleep 1000'
+    with subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *command],
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            yield process.pid
+        finally:
+            process.kill()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,9 @@ from fserr_bpf.live.mounts import read_mounts
 from fserr_bpf.model.mark import Mark, MarkKind
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
+from fserr_bpf.visibility.layers import Layers, objects_in
 from tests.live.conftest import wait_until
-from tests.live.hearing import Ears, fail_writes, ino, require_subvolumes, two_victims
+from tests.live.hearing import Ears, container, fail_writes, ino, require_subvolumes, two_victims
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
 
@@ -80,23 +82,24 @@ def test_a_path_on_an_overlay_means_its_layers(
     assert devices == ({names[0]} if kind is MarkKind.INODE else set(names))
 
 
+def test_whiteouts_opaque_and_renamed_directories() -> None:
+    with scratch("ext4") as fs:
+        upper, lower = fs.mount_point / "upper", fs.mount_point / "lower"
+        for path in (upper / "opaque", upper / "moved" / "in", lower / "opaque"):
+            path.mkdir(parents=True)
+        (lower / "old" / "in").mkdir(parents=True)
+        (lower / "gone").mkdir()
+        os.mknod(upper / "gone", stat.S_IFCHR, os.makedev(0, 0))
+        os.setxattr(upper / "opaque", "trusted.overlay.opaque", b"y")
+        os.setxattr(upper / "moved", "trusted.overlay.redirect", b"old")
+        layers = Layers(str(upper), (str(lower),))
+        assert objects_in(layers, "opaque", "/m") == [f"{upper}/opaque"]
+        assert objects_in(layers, "moved/in", "/m") == [f"{upper}/moved/in", f"{lower}/old/in"]
+        with pytest.raises(MarkError, match="/m: not found in the overlay's layers"):
+            objects_in(layers, "gone", "/m")
+
+
 # containers
-
-
-@contextmanager
-def container(*command: str) -> Iterator[int]:
-    """A process in a mount namespace of its own, in which ``command`` was run."""
-    script = '"$@" && echo ready && exec sleep 1000'
-    with subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *command],
-        stdout=subprocess.PIPE,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            yield process.pid
-        finally:
-            process.kill()
 
 
 def test_a_mount_that_only_a_container_has(placed: Armed, scratch_space: Path) -> None:
