@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from fserr_bpf.live.kallsyms import shows_addresses
 from fserr_bpf.live.pidfd import open_pidfd
 from fserr_bpf.live.probes import wanted
 from fserr_bpf.marks import MarkedFilesystem, MarkTable, gone, inode_in
-from fserr_bpf.model.event import Event, FileHandle, FsErrorEvent, OverflowEvent
+from fserr_bpf.model.event import Event, FileHandle, FsErrorEvent, Fsid, OverflowEvent
 from fserr_bpf.model.group import KERNEL_LIMIT, NotificationQueue
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.names.lookup import Names
@@ -108,7 +108,7 @@ class ErrorGroup:
         rule = self._rules.get(record.probe)
         if rule is None:  # shared probes: this one serves another stream
             return
-        marked = self._marked(self.marks.get(record.dev))
+        marked = self.marks.get(record.dev)
         if marked is None or record.time_ns < marked.since_ns:
             self._counts["not marked"] += count
             return
@@ -116,32 +116,23 @@ class ErrorGroup:
         if report is None:
             self._counts["not in stream"] += count
             return
+        inode = inode_in(record) if report.inode else None
+        judged = marked.partial or self._cgroup is not None or len(self._holding) > 0
+        if not judged and not marked.hears(record.time_ns, inode):
+            self._counts["not marked"] += count
+            return
         task = None if record.flags & _NO_TASK else (self._pid(record), record.task_start)
         key = (task, details.apart(record, report, self.flags))
         make = partial(self._event, same[0], marked, report, wall)
-
-        def deliver() -> None:
-            self.queue.insert(marked.fsid, key, make)
-            if count > 1:  # apart from the first, which may have been the last that fits
-                self.queue.insert(marked.fsid, key, make, count - 1)
-
-        inode = inode_in(record) if report.inode else None
-        if not marked.partial and not self._cgroup and not self._holding:
-            self._finish(marked.verdict(record.time_ns, inode, None), deliver, count)
-            return
-        seen = place_in(same[0])
-        if not self._owned(record, seen, marked, count):
-            return
-        where = place_of(seen)
-        # of those of 7.x some could not be read in, and nobody has named them
-        bad = says_bad_inode(record) or (record.probe == Probe.FSERROR and where is None)
-        handle = None if bad else marked.handle(record)
-        case = _Case(marked, record.time_ns, inode, where, handle, count)
-        self._judge(case, deliver)
+        deliver = partial(self._deliver, marked.fsid, key, make, count)
+        if judged:
+            self._judge_record(same[0], marked, inode, deliver, count)
+        else:
+            deliver()
 
     def insert_kernel_event(self, event: FsErrorEvent, entry: bytes | None, wall: int) -> None:
         """Handle an event of the kernel's own group; ``entry`` is its trace in the ring."""
-        marked = self._marked(self.marks.by_fsid(event.fsid))
+        marked = self.marks.by_fsid(event.fsid)
         now, count = time.monotonic_ns(), event.error_count
         if marked is None:
             self._counts["not marked"] += count
@@ -177,14 +168,29 @@ class ErrorGroup:
         handle = event.handle if trace and not says_bad_inode(trace) else None
         self._judge(_Case(marked, now, inode, None, handle, count), deliver)
 
+    def _deliver(self, fsid: Fsid, key: Hashable, make: Callable[[], FsErrorEvent], n: int) -> None:
+        self.queue.insert(fsid, key, make)
+        if n > 1:  # apart from the first, which may have been the last that fits
+            self.queue.insert(fsid, key, make, n - 1)
+
     # -- marks -----------------------------------------------------------------------
 
-    def _marked(self, marked: MarkedFilesystem | None) -> MarkedFilesystem | None:
-        """``marked`` without the marks on mounts of other processes that have gone."""
-        if marked is None or not marked.elsewhere:
-            return marked
-        self.news += [gone(part) for part in self.marks.end_mounts()]
-        return self.marks.get(marked.dev)
+    def _judge_record(
+        self,
+        entry: bytes,
+        marked: MarkedFilesystem,
+        inode: HandleInode | None,
+        deliver: Callable[[], None],
+        count: int,
+    ) -> None:
+        record, seen = record_in(entry), place_in(entry)
+        if not self._owned(record, seen, marked, count):
+            return
+        where = place_of(seen)
+        # of those of 7.x some could not be read in, and nobody has named them
+        bad = says_bad_inode(record) or (record.probe == Probe.FSERROR and where is None)
+        handle = None if bad else marked.handle(record)
+        self._judge(_Case(marked, record.time_ns, inode, where, handle, count), deliver)
 
     def _owned(
         self,
@@ -207,8 +213,13 @@ class ErrorGroup:
 
     def _judge(self, case: _Case, deliver: Callable[[], None]) -> None:
         """Deliver or count, or ask first; what comes behind an open question waits too."""
-        marked, time_ns, inode, where, handle, count = case
-        ticket = None
+        known, time_ns, inode, where, handle, count = case
+        if known.elsewhere:
+            self.news += [gone(part) for part in self.marks.end_mounts()]
+        marked, ticket = self.marks.get(known.dev), None
+        if marked is None:
+            self._counts["not marked"] += count
+            return
         verdict = marked.verdict(time_ns, inode, where)
         if verdict is Verdict.UNDECIDED and handle and self.places:
             dev = (marked.dev >> 20, marked.dev & 0xFFFFF)
