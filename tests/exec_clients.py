@@ -146,6 +146,9 @@ class Running(Closing):
         return self.process.wait(timeout)
 
 
+_PIDS = re.compile(r"(?<=\bpid=)\d+|(?<=^self )\d+ \d+")
+
+
 def with_names(lines: Sequence[str], names: Mapping[int, str]) -> list[str]:
     """``lines`` with pids replaced by ``names``, or "other": no two runs have them in common."""
 
@@ -154,7 +157,13 @@ def with_names(lines: Sequence[str], names: Mapping[int, str]) -> list[str]:
             word if word == "0" else names.get(int(word), "other") for word in found[0].split()
         )
 
-    return [re.sub(r"(?<=\bpid=)\d+|(?<=^self )\d+ \d+", named, line) for line in lines]
+    return [_PIDS.sub(named, line) for line in lines]
+
+
+def numbered(lines: Sequence[str]) -> list[str]:
+    """``lines`` with pids replaced by "#0", "#1"... in the order of their appearance."""
+    pids = [int(pid) for line in lines for found in _PIDS.findall(line) for pid in found.split()]
+    return with_names(lines, {pid: f"#{at}" for at, pid in enumerate(dict.fromkeys(pids))})
 
 
 def added_up(lines: Sequence[str]) -> list[str]:

@@ -25,14 +25,13 @@ class Scenario(NamedTuple):
     """``words`` are separated by spaces.
 
     ``events`` is how many lines of events the kernel's own group gives, ``pipe`` says why the
-    default descriptor differs, "" if it does not. ``stream`` is the one to take over with.
+    default descriptor differs, "" if it does not.
     """
 
     name: str
     words: str
     events: int
     pipe: str = ""
-    stream: str = "proposed"
 
 
 SCENARIOS = (
@@ -108,11 +107,10 @@ SCENARIOS = (
     Scenario("in_chroot", f"{NONBLOCK} chroot:{{mnt}} mark:0x101:0x8000:/ say:done", 0),
     Scenario(
         "refused",
-        f"init:0x20c init:0x80000000 {NONBLOCK} mark:0x1:0x8000:{{mnt}} mark:0x11:0x8000:{{mnt}} "
+        f"init:0x20c init:0x80000000 {NONBLOCK} mark:0x11:0x8000:{{mnt}} "
         "mark:0x101:0x18000:{mnt} mark:0x101:0x8000:/proc mark:0x101:0x8000:{mnt}/missing "
         f"mark:0x101:0:{{mnt}} init:0 {MARK} {UNMARK}",
         0,
-        stream="fserror",
     ),
     Scenario(
         "small_buffer",

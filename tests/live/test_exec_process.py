@@ -154,12 +154,12 @@ def test_a_program_that_cannot_be_run(tmp_path: Path, program: str) -> None:
 def test_stopped_and_continued_in_a_read(
     tmp_path: Path, fs: Scratch, reader: Path, options: tuple[str, ...]
 ) -> None:
-    """As by Ctrl-Z and fg; its parent sees it stop."""
+    """By a debugger or job control; its parent sees it stop."""
     words = (GROUP, mark(fs), "say:ready", "errors:2", "exit:5")
     with taken(tmp_path, reader, *words, options=options) as client:
         for _ in range(2):
             wait_until(lambda: client.reads(reader), "the client to read")
-            client.process.send_signal(signal.SIGTSTP)
+            client.process.send_signal(signal.SIGSTOP)
             _, status = os.waitpid(client.pid, os.WUNTRACED)
             assert os.WIFSTOPPED(status)
             client.process.send_signal(signal.SIGCONT)
