@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+from fserr_bpf.cli.marks import add_mark_options, marks_of, visibility_of
 from fserr_bpf.cli.watching import announce, needed_capabilities, say, stop_signals
 from fserr_bpf.errors import FserrError, UsageError
 from fserr_bpf.live.privileges import drop
 from fserr_bpf.model.event import FsErrorEvent
-from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
 from fserr_bpf.symbolize import Symbolizer
@@ -58,6 +58,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="any path on the file system to watch; default: every mounted ext4, XFS, "
         "btrfs and f2fs, also those mounted later",
     )
+    add_mark_options(parser)
     parser.add_argument(
         "--stream",
         type=Stream,
@@ -109,10 +110,15 @@ def run(arguments: argparse.Namespace) -> int:
         _check_rich()
     if not arguments.once:
         _check_terminal()
-    marks = [Mark.filesystem(path) for path in arguments.paths] or None
     with (
         stop_signals() as stop,
-        Monitor(marks, arguments.stream, detail=arguments.detail, debug=arguments.debug) as monitor,
+        Monitor(
+            marks_of(arguments),
+            arguments.stream,
+            detail=arguments.detail,
+            debug=arguments.debug,
+            **visibility_of(arguments),
+        ) as monitor,
         ExitStack() as stack,
     ):
         places = stack.enter_context(_places(arguments)) if arguments.detail else None
