@@ -113,7 +113,8 @@ def _name(side: SideRecord) -> tuple[str, str]:
             break
     if not parts and not whole:
         return "", ""
-    state = "deleted" if side.name_flags & NameFlag.DELETED else "whole" if whole else "part"
+    unlinked = side.name_flags & NameFlag.DELETED
+    state = "part" if not whole else "deleted" if unlinked else "whole"
     return os.fsdecode(b"/".join(reversed(parts))), state
 
 

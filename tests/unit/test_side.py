@@ -192,6 +192,7 @@ def test_a_type_of_tomorrow_is_metadata() -> None:
         ((), 0, ("", "")),
         ((b"f",), 0, ("f", "part")),
         ((b"f", b"d"), NameFlag.WHOLE | NameFlag.DELETED, ("d/f", "deleted")),
+        ((b"f", b"d"), NameFlag.DELETED, ("d/f", "part")),
         ((b"f", b"x" * 63), NameFlag.WHOLE, ("f", "part")),
         ((b"x" * 63, b"d"), NameFlag.WHOLE, ("", "")),
         ((b"\xff\n\x1b[31m",), NameFlag.WHOLE, ("\udcff\n\x1b[31m", "whole")),
