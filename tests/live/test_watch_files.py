@@ -189,6 +189,25 @@ def test_a_deleted_file_has_its_last_path(scratch_space: Path) -> None:
     assert account(started) == (False, False)
 
 
+def test_of_a_deleted_file_half_a_path_is_none(scratch_space: Path) -> None:
+    with breakable() as (fs, folder):
+        (folder / ("x" * 200)).mkdir()
+        file = new_file(folder / ("x" * 200) / "gone")
+        with watching(scratch_space, "--glob", f"{fs.mount_point}/**", hook=NOTE) as started:
+            descriptor = os.open(file, os.O_WRONLY)
+            with failing(fs, file):
+                file.unlink()
+                os.pwrite(descriptor, b"x" * 4096, 0)
+                with pytest.raises(OSError, match="Input/output error"):
+                    os.fsync(descriptor)
+            told = f"on {fs.device_name}: its path is not known (stale), no hook is run"
+            wait_until(lambda: told in started.said()[-1], "the word of it")
+            os.close(descriptor)
+            assert started.end() == 0
+    assert (started.events(), started.hooked()) == ([], [])
+    assert account(started) == (False, True)
+
+
 def test_a_bind_mount_counts_as_the_glob_names_it(scratch_space: Path) -> None:
     bind = scratch_space / "bind"
     bind.mkdir()
