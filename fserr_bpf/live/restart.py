@@ -12,6 +12,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import threading
+from collections.abc import Callable
 
 _PTRACE_PEEKUSER, _PTRACE_POKEUSER, _PTRACE_DETACH = 3, 6, 17
 _PTRACE_SEIZE, _PTRACE_INTERRUPT = 0x4206, 0x4207
@@ -25,11 +27,43 @@ _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_l
 _libc.ptrace.restype = ctypes.c_long
 
 
-def catch(tid: int) -> bool:
-    """Have the thread ``tid``, which waits in the kernel, held before it is back in its program.
+class Restarting:
+    """Interrupt the system call of the thread ``tid``, which ends when ``answer`` is called.
 
-    False if that is not possible, since it is traced already or tracing is not allowed.
-    If True, let it return with EINTR and call `release` until that says True.
+    ``answer`` has to make it return EINTR. It is called once, in a thread of ours: to trace
+    somebody may take as long as an exec(2) of its process, which waits for this very
+    thread to end. Where that is to be feared call `answer_now`.
+    """
+
+    def __init__(self, tid: int, answer: Callable[[], None]) -> None:
+        self._tid = tid
+        self._answer = answer
+        self._answered = False
+        self._lock = threading.Lock()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def answer_now(self) -> None:
+        """If it has no answer yet, let the program see EINTR; ``answer`` is not called later."""
+        self._answer_first()
+
+    def _answer_first(self) -> bool:
+        with self._lock:
+            first, self._answered = not self._answered, True
+            if first:
+                self._answer()
+        return first
+
+    def _run(self) -> None:
+        caught = _catch(self._tid)
+        in_time = self._answer_first()
+        while caught:
+            caught = not _release(self._tid, change=in_time)
+
+
+def _catch(tid: int) -> bool:
+    """Have a thread held before it is back in its program.
+
+    False if that is not possible: it is traced already, or must not be, or has gone.
     """
     try:
         _ptrace(_PTRACE_SEIZE, tid)
@@ -41,22 +75,20 @@ def catch(tid: int) -> bool:
     return True
 
 
-def release(tid: int) -> bool:
-    """Turn EINTR into ERESTARTSYS and let go; False while the thread is not there yet."""
+def _release(tid: int, *, change: bool) -> bool:
+    """Wait until it is held, turn EINTR into ERESTARTSYS and let go; or wait for its end."""
     try:
-        stopped, status = os.waitpid(tid, os.WNOHANG | _WALL)
+        _, status = os.waitpid(tid, _WALL)
     except ChildProcessError:
         return True
-    if not stopped:
-        return False
-    if not os.WIFSTOPPED(status):  # it has died
+    if not os.WIFSTOPPED(status):
         return True
     try:
-        if _ptrace(_PTRACE_PEEKUSER, tid, _AX) == -errno.EINTR:
+        if change and _ptrace(_PTRACE_PEEKUSER, tid, _AX) == -errno.EINTR:
             _ptrace(_PTRACE_POKEUSER, tid, _AX, -_ERESTARTSYS)
         # a stop without an event is the delivery of a signal, which we have to pass on
         _ptrace(_PTRACE_DETACH, tid, 0, 0 if status >> 16 else os.WSTOPSIG(status))
-    except ProcessLookupError:  # killed meanwhile: its end is to be waited for too
+    except ProcessLookupError:  # killed meanwhile: its end has to be waited for
         return False
     return True
 

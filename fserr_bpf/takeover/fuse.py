@@ -29,8 +29,8 @@ from typing import NamedTuple, TypeVar
 from fserr_bpf.closing import Closing
 from fserr_bpf.codec import reader
 from fserr_bpf.errors import KernelError
-from fserr_bpf.live import restart
 from fserr_bpf.live.fuse import mount_fuse, open_fuse
+from fserr_bpf.live.restart import Restarting
 from fserr_bpf.takeover.channel import Feed
 from fserr_bpf.takeover.loop import Loop
 from fserr_bpf.uapi import fuse
@@ -44,7 +44,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _WHOLE_READ = (_MAX_PAGES - 1) * _PAGE
 _FOREVER = 1 << 32  # seconds
 _DIRECTORY, _FILE = 0o040555, 0o100600
-_RETRY_NS = 1_000_000
+_PATIENCE_NS = 10_000_000
 
 # Sent by whoever is in `aside`, and harmless to everybody else: answered at once.
 _ASIDE = frozenset(Opcode) - {Opcode.READ, Opcode.POLL, Opcode.INTERRUPT, Opcode.RELEASE}
@@ -81,6 +81,7 @@ class FuseServer(Closing):
         self._last_node = fuse.FUSE_ROOT_ID
         self._opening: int | None = None
         self._later: deque[_Request] = deque()
+        self._restarting: set[Restarting] = set()
         self._device = open_fuse()
         try:
             self._mount = mount_fuse(self._device)
@@ -93,6 +94,8 @@ class FuseServer(Closing):
     def close(self) -> None:
         """Serve no more; every client's descriptor is in error from now on."""
         if self._device >= 0:
+            for restarting in self._restarting:
+                restarting.answer_now()
             self._loop.remove(self._device)
             os.close(self._device)
             os.close(self._mount)
@@ -188,14 +191,14 @@ class FuseServer(Closing):
 
     def interrupt(self, unique: int, tid: int) -> None:
         """Answer EINTR, or what the kernel makes of ERESTARTSYS, to a request of ``tid``."""
-        caught = tid > 0 and restart.catch(tid)
-        self.answer(unique, errno.EINTR)
-        if caught:
-            self._release(tid)
+        restarting = Restarting(tid, lambda: self.answer(unique, errno.EINTR))
+        self._restarting.add(restarting)
 
-    def _release(self, tid: int) -> None:
-        if not restart.release(tid):
-            self._loop.call_at(time.monotonic_ns() + _RETRY_NS, lambda: self._release(tid))
+        def patience_ends() -> None:
+            restarting.answer_now()
+            self._restarting.discard(restarting)
+
+        self._loop.call_at(time.monotonic_ns() + _PATIENCE_NS, patience_ends)
 
     # -- the protocol ----------------------------------------------------------------
 

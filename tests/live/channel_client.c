@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -173,6 +174,7 @@ int main(int argc, char **argv)
 				close(fd);
 				return watch(child);
 			}
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			printf("%d\n", getpid());
 			continue;
 		}

@@ -14,7 +14,6 @@ import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -193,9 +192,6 @@ class Client(Closing):
         os.set_blocking(self._output, False)
 
     def close(self) -> None:
-        if self.pid != self.process.pid:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
         self.process.kill()
         self.process.__exit__(None, None, None)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import select
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +18,6 @@ import pytest
 
 from fserr_bpf.codec.fanotify import Decoder
 from fserr_bpf.live.attributes import known_attributes
-from fserr_bpf.live.restart import catch, release
 from fserr_bpf.takeover.fuse import FuseServer
 from fserr_bpf.takeover.loop import Loop
 from tests.live.channels import Client, Emulated, event, exact_group, run_until
@@ -24,6 +26,7 @@ from tests.live.test_channel import EXITED, KILLED, loop, program, server
 
 __all__ = ["loop", "program", "server"]  # fixtures
 pytestmark = pytest.mark.root
+PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
 T = TypeVar("T")
 
 
@@ -228,9 +231,9 @@ def hold(pid: int) -> None:
     """A debugger that attaches and leaves."""
     code = 1
     try:
-        if catch(pid):
-            stat = Path(f"/proc/{pid}/stat")
-            wait_until(lambda: stat.read_text().rpartition(") ")[2][0] == "t", "a held reader")
+        libc = ctypes.CDLL(None)
+        if libc.ptrace(PTRACE_SEIZE, pid, 0, 0) == libc.ptrace(PTRACE_INTERRUPT, pid, 0, 0) == 0:
+            wait_until(lambda: state(pid) == "t", "a held reader")
             code = 0
     finally:
         os._exit(code)
@@ -260,6 +263,74 @@ def test_a_signal_storm_loses_nothing(program: Path, server: FuseServer, loop: L
         assert client.result() == EXITED
 
 
+READ_IN_THREADS = """
+import os, sys, threading
+end = int(sys.argv[1])
+def read():
+    print(len(os.read(end, 64)), flush=True)
+for _ in range(4):
+    threading.Thread(target=read, daemon=True).start()
+print(os.getpid(), flush=True)
+if sys.stdin.readline():
+    os.set_inheritable(end, True)
+    again = "import os, sys; print(len(os.read(int(sys.argv[1]), 64)))"
+    os.execv(sys.executable, [sys.executable, "-c", again, str(end)])
+"""
+
+
+def test_a_process_of_many_readers_stops_and_becomes_another_program(
+    server: FuseServer, loop: Loop
+) -> None:
+    """An exec waits for the readers to end, and whoever would trace one waits for the exec."""
+    with exact_group(server, loop) as group:
+        end = group.client_end()
+        # its parent is a shell, as Client says why
+        command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", READ_IN_THREADS]
+        pipe = subprocess.PIPE
+        with subprocess.Popen([*command, str(end)], pass_fds=[end], stdin=pipe, stdout=pipe) as sh:
+            os.close(end)
+            assert sh.stdin is not None
+            assert sh.stdout is not None
+            output, told = sh.stdout, bytearray()
+            os.set_blocking(output.fileno(), False)
+
+            def lines() -> list[int]:
+                told.extend(output.read() or b"")
+                return [int(line) for line in told.splitlines()]
+
+            run_until(loop, lambda: len(lines()) == 1, "the client to start")
+            (pid,) = lines()
+            threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+            readers = [tid for tid in threads if tid != pid]
+
+            def all_read() -> bool:
+                return all(in_read_of(tid, end) for tid in readers)
+
+            for _ in range(10):
+                run_until(loop, all_read, "four readers")
+                os.kill(pid, signal.SIGSTOP)
+                run_until(loop, lambda: {state(tid) for tid in threads} == {"T"}, "the stop")
+                os.kill(pid, signal.SIGCONT)
+            run_until(loop, all_read, "four readers")
+            group.settled(1, 2)
+            run_until(loop, lambda: lines() == [pid, 64, 64], "two reads")
+            sh.stdin.write(b"go on\n")
+            sh.stdin.flush()
+            run_until(loop, lambda: in_read_of(pid, end), "the new program")
+            group.settled(3)
+            run_until(loop, lambda: lines() == [pid, 64, 64, 64], "its read")
+            run_until(loop, lambda: group.gone == 1, "its end")
+            assert sh.wait() == 0
+
+
+def in_read_of(tid: int, fd: int) -> bool:
+    return Path(f"/proc/{tid}/syscall").read_text().startswith(f"0 {fd:#x} ")
+
+
+def state(tid: int) -> str:
+    return Path(f"/proc/{tid}/stat").read_text().rpartition(") ")[2][0]
+
+
 def test_killed_in_the_moment_of_an_interrupt(
     program: Path, server: FuseServer, loop: Loop
 ) -> None:
@@ -275,19 +346,6 @@ def test_killed_in_the_moment_of_an_interrupt(
                 told = client.result()
             assert told == KILLED + signal.SIGKILL
             run_until(loop, lambda group=group: group.gone == 1, "the end")  # type: ignore[misc]
-
-
-def test_release_of_a_thread_that_has_gone() -> None:
-    child = os.fork()
-    if child == 0:
-        signal.pause()
-        os._exit(0)
-    assert catch(child)
-    assert not catch(child)
-    os.kill(child, signal.SIGKILL)
-    wait_until(lambda: release(child), "its end")
-    assert release(child)
-    assert not catch(child)
 
 
 def test_nothing_is_left_open(loop: Loop) -> None:
