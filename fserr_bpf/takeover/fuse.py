@@ -24,6 +24,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import NamedTuple, TypeVar
 
 from fserr_bpf.closing import Closing
@@ -46,8 +47,9 @@ _FOREVER = 1 << 32  # seconds
 _DIRECTORY, _FILE = 0o040555, 0o100600
 _PATIENCE_NS = 10_000_000
 
-# Sent by whoever is in `aside`, and harmless to everybody else: answered at once.
-_ASIDE = frozenset(Opcode) - {Opcode.READ, Opcode.POLL, Opcode.INTERRUPT, Opcode.RELEASE}
+# What clients ask of a channel: it waits while something is done aside.
+_CHANNELS = frozenset({Opcode.READ, Opcode.POLL, Opcode.RELEASE})
+_LATER = _CHANNELS | {Opcode.INTERRUPT}
 
 # As a group: it cannot be opened through /proc, takes no responses and no ioctl but FIONREAD.
 _FIXED_ANSWERS: dict[int, int] = {
@@ -82,14 +84,14 @@ class FuseServer(Closing):
         self._opening: int | None = None
         self._later: deque[_Request] = deque()
         self._restarting: set[Restarting] = set()
-        self._device = open_fuse()
-        try:
+        with ExitStack() as undo:
+            self._device = open_fuse()
+            undo.callback(os.close, self._device)
             self._mount = mount_fuse(self._device)
-        except BaseException:
-            os.close(self._device)
-            raise
-        self.st_dev = self.aside(lambda: os.fstat(self._mount).st_dev)
-        loop.add(self._device, select.EPOLLIN, self._ready)
+            undo.callback(os.close, self._mount)
+            self.st_dev = self.aside(lambda: os.fstat(self._mount).st_dev)
+            loop.add(self._device, select.EPOLLIN, self._ready)
+            undo.pop_all()
 
     def close(self) -> None:
         """Serve no more; every client's descriptor is in error from now on."""
@@ -141,10 +143,10 @@ class FuseServer(Closing):
         request = self._receive()
         if request is None:
             return
-        if request.opcode in _ASIDE or request.opcode not in frozenset(Opcode):
-            self._serve(request)
-        else:
+        if request.opcode in _LATER:
             self._later.append(request)
+        else:
+            self._serve(request)
 
     def _serve_later(self) -> None:
         while self._later:
@@ -232,7 +234,7 @@ class FuseServer(Closing):
 
     def _serve(self, request: _Request) -> None:
         opcode, unique, node, _, body = request
-        if opcode in (Opcode.READ, Opcode.POLL, Opcode.RELEASE):
+        if opcode in _CHANNELS:
             self._serve_file(request)
         elif opcode == Opcode.INTERRUPT:
             (interrupted,) = fuse.INTERRUPT_IN.unpack_from(body)

@@ -7,6 +7,7 @@ What differs from a fanotify descriptor:
   of the event instead of failing with EINVAL.
 - An event is there some milliseconds after the error (`HOLD_NS`), not at once.
 - FIONREAD is the number of unread bytes of at most `SLOTS` events.
+- A poll for writing says yes; the descriptor can be opened again through /proc.
 - What the client writes into its descriptor comes back to it; a group says EINVAL.
 - While an unread event merges there is a moment in which it cannot be read.
 """
@@ -125,6 +126,8 @@ class PipeChannel(Closing):
         self._sent.clear()
         unread.reverse()
         self._feed.queue.put_back(unread)
+        if self._full:
+            self._wait_for_room(False)
         # they were held once
         self._due.extendleft([0] * len(unread))
 
