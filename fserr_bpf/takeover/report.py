@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from enum import StrEnum
 
 from fserr_bpf.outputs.text import printable
@@ -20,7 +20,7 @@ class Fate(StrEnum):
 
 
 class Report:
-    """Counts always, and tells each call on standard error if ``aloud``."""
+    """Tells each call on standard error, if ``aloud``."""
 
     def __init__(self, *, aloud: bool) -> None:
         self._aloud = aloud
@@ -30,20 +30,19 @@ class Report:
     def tell(self, call: InitCall | MarkCall, tid: int, fate: Fate, why: str) -> None:
         """One call by ``tid``; ``why`` is its result or the reason for letting it through."""
         self._counts[fate] += 1
-        if self._aloud:
+        if self._aloud:  # words take longer than the call
             self.say(f"{tid}: {call}: {fate}, {why}")
 
     def say(self, line: str) -> None:
-        """One line on standard error, which is the client's."""
-        print(f"fserr-bpf: {printable(line)}", file=sys.stderr, flush=True)
-
-    def end(self, statistics: Iterable[str]) -> None:
-        """The sum of it all; ``statistics`` is the loss arithmetic of each group."""
+        """One line on standard error, which is the client's; it may be gone."""
         if self._aloud:
-            counts = ", ".join(f"{self._counts[fate]} {fate}" for fate in Fate)
-            self.say(f"calls: {counts}; {self.groups} groups emulated")
-            for line in statistics:
-                self.say(line)
+            with contextlib.suppress(OSError):
+                print(f"fserr-bpf: {printable(line)}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """The sum of it all."""
+        counts = ", ".join(f"{self._counts[fate]} {fate}" for fate in Fate)
+        self.say(f"calls: {counts}; {self.groups} groups emulated")
 
 
 def result_words(result: int) -> str:

@@ -74,7 +74,6 @@ class Supervisor(Closing):
         self._knows = kernel_accepts_fs_error()
         self._ends_seen = any(a.probe == Probe.SB_DELETE for a in armed.attached)
         self._groups: dict[tuple[int, int], EmulatedGroup] = {}
-        self._statistics: list[str] = []
         self._missed_before = armed.missed()
         for fd in self._source.filenos():
             loop.add(fd, select.EPOLLIN, lambda _: self._pump())
@@ -86,7 +85,7 @@ class Supervisor(Closing):
         self._pump()
         for group in list(self._groups.values()):
             self._close(group)
-        self._report.end(self._statistics)
+        self._report.end()
 
     # -- calls -----------------------------------------------------------------------
 
@@ -241,8 +240,7 @@ class Supervisor(Closing):
         del self._groups[group.channel.identity]
         self._loop.remove(group.shadow.fileno())
         self._armed.watch(group, ())
-        statistics = group.errors.statistics(self._missed())
-        self._statistics.append(f"group {group.number}: {statistics}")
+        self._report.say(f"group {group.number}: {group.errors.statistics(self._missed())}")
         group.close()
 
     def _missed(self) -> dict[str, int]:

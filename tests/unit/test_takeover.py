@@ -67,19 +67,21 @@ def test_report_counts_and_tells(capsys: pytest.CaptureFixture[str]) -> None:
     report.groups = 1
     report.tell(InitCall(0x200, 0), 7, Fate.EMULATED, "group 1")
     report.tell(InitCall(0, 0), 8, Fate.LET_THROUGH, "why\nnot")
-    report.end(["group 1: nothing"])
+    report.say("group 1: nothing")
+    report.end()
     assert capsys.readouterr().err.splitlines() == [
         "fserr-bpf: 7: fanotify_init(FAN_REPORT_FID, 0o0): emulated, group 1",
         r"fserr-bpf: 8: fanotify_init(0x0, 0o0): let through, why\x0anot",
-        "fserr-bpf: calls: 1 emulated, 1 let through; 1 groups emulated",
         "fserr-bpf: group 1: nothing",
+        "fserr-bpf: calls: 1 emulated, 1 let through; 1 groups emulated",
     ]
 
 
 def test_a_quiet_report_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     report = Report(aloud=False)
     report.tell(InitCall(0x200, 0), 7, Fate.EMULATED, "group 1")
-    report.end(["group 1: nothing"])
+    report.say("group 1: nothing")
+    report.end()
     assert capsys.readouterr().err == ""
 
 
