@@ -179,8 +179,9 @@ class Listener(Closing):
     """The supervisor's end of a filter; owns the descriptor ``fd``.
 
     Every answer says whether the caller still waited. Below 5.19 any signal takes a caller
-    out of its call, and the call is made anew; since then only a fatal one does, once the
-    call was received.
+    out of its call, and with SA_RESTART the call is made anew; since then only a fatal one does,
+    once the call was received. Below 5.19 the word can be wrong: a caller that a signal has just
+    woken leaves without the answer, though the kernel took it.
     """
 
     def __init__(self, fd: int) -> None:
@@ -253,7 +254,8 @@ class Listener(Closing):
 
     def _give_in_two_steps(self, call: Notification, fd: int, cloexec: bool) -> bool:
         """Before 5.14. A caller that is interrupted between the steps has a descriptor that it
-        does not know; when it makes the call again that number is what it gets.
+        does not know; when it makes the call again that number is what it gets. One that was
+        woken just before the second step keeps one, see above: nothing tells of it.
         """
         left = self._left.pop(call.tid, None)
         number = None

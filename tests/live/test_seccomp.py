@@ -13,7 +13,7 @@ import pytest
 from fserr_bpf.errors import KernelError
 from fserr_bpf.live.seccomp import Listener, Notification, install_filter
 from tests.c_reader import COMPILER
-from tests.live.conftest import IN_LAB, kernel_version, wait_until
+from tests.live.conftest import kernel_version, wait_until
 from tests.live.taken import compile_client, descriptors, taken
 
 pytestmark = [
@@ -23,9 +23,9 @@ pytestmark = [
 
 INIT, MARK = 300, 301
 ALL_ONES = 2**64 - 1
-# Below 5.19 a call that is answered more slowly than the signals come would never end.
-STORM_MICROSECONDS = 4_000 if IN_LAB else 1_000
-STORM_CALLS = 2_000 if IN_LAB else 5_000
+STORM_MICROSECONDS, STORM_CALLS = 1_000, 5_000
+# Below 5.14 a few stay, see Listener; without reusing numbers it would be most of a thousand.
+STORM_LEFT = STORM_CALLS // 200 if kernel_version() < (5, 14) else 0
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,9 @@ def test_signal_storm_leaks_no_descriptor(client: Path, sends: bool) -> None:
             os.close(reader)
 
         run.serve(give)
-        assert run.lines() == ["failed 0", "left 0", "interrupted 1"]
+        failed, left, interrupted = (int(line.split()[1]) for line in run.lines())
+        assert (failed, interrupted) == (0, 1)
+        assert left <= STORM_LEFT
 
 
 def test_signals_of_the_supervisor(client: Path, pipe: tuple[int, int]) -> None:
