@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fserr_bpf.model.event import Event, FileHandle, FsErrorEvent, Fsid, OverflowEvent
-    from fserr_bpf.model.mark import Mark
+    from fserr_bpf.model.mark import Mark, MarkKind, SuperblockErrors
     from fserr_bpf.model.stream import Stream
     from fserr_bpf.monitor import Monitor
 
@@ -22,15 +22,19 @@ __all__ = [
     "FsErrorEvent",
     "Fsid",
     "Mark",
+    "MarkKind",
     "Monitor",
     "OverflowEvent",
     "Stream",
+    "SuperblockErrors",
 ]
 
 _HOME = {
     "Mark": "fserr_bpf.model.mark",
+    "MarkKind": "fserr_bpf.model.mark",
     "Monitor": "fserr_bpf.monitor",
     "Stream": "fserr_bpf.model.stream",
+    "SuperblockErrors": "fserr_bpf.model.mark",
 }
 
 

@@ -131,6 +131,7 @@ class MarkTable:
         self._superblock = superblock
         self._by_dev: dict[int, MarkedFilesystem] = {}
         self._ignored: dict[int, tuple[Part, ...]] = {}
+        self.notes: list[str] = []  # what marks will not hear, in words
         self.skipped: dict[str, str] = {}  # followed mount points that cannot be marked
         for mark in ignore:
             self._ignore(mark)
@@ -238,7 +239,8 @@ class MarkTable:
 
     def _add(self, resolved: Resolved) -> MarkedFilesystem:
         now = time.monotonic_ns()
-        path, identity, part = resolved
+        path, identity, part, note = resolved
+        self.notes += [note] if note else []
         dev = _dev(identity.dev)
         earlier = self._by_dev.get(dev)
         inodes, parts = (dict(earlier.inodes), earlier.parts) if earlier else ({}, ())
@@ -267,7 +269,7 @@ class MarkTable:
 
     def _ignore(self, mark: Mark) -> None:
         now = time.monotonic_ns()
-        for path, identity, part in resolve(mark, now):
+        for path, identity, part, _ in resolve(mark, now):
             whole = Part(MarkKind.FILESYSTEM, path, Ancestor(0, 0, 0), now, everything=True)
             dev = _dev(identity.dev)
             self._ignored[dev] = (*self._ignored.get(dev, ()), part or whole)

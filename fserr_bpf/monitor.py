@@ -227,8 +227,8 @@ class Monitor(Closing):
 
     def news(self) -> list[str]:
         """What has changed about the marks, or was found, since the last call, in words."""
-        news = self._following.news + self._group.news
-        self._following.news, self._group.news = [], []
+        news = self.marks.notes + self._following.news + self._group.news
+        self.marks.notes, self._following.news, self._group.news = [], [], []
         return news + (self.names.news() if self.names else [])
 
     def _signal(self) -> None:

@@ -20,11 +20,15 @@ _OVERLAY = "overlay"
 
 
 class Resolved(NamedTuple):
-    """A mark on one file system; ``path`` is on it. ``part`` is None for all of it."""
+    """A mark on one file system; ``path`` is on it. ``part`` is None for all of it.
+
+    ``note`` says in words what it will not hear.
+    """
 
     path: str
     identity: FilesystemIdentity
     part: Part | None
+    note: str = ""
 
 
 def resolve(mark: Mark, now_ns: int) -> Iterator[Resolved]:
@@ -42,8 +46,14 @@ def resolve(mark: Mark, now_ns: int) -> Iterator[Resolved]:
         end = MountId(mount.mount_id, mount.dev, process_of(mount.mount_point))
     if mount.fstype == _OVERLAY:
         layers = layers_in(mount.super_options)
-        for path in objects_in(layers, _relative(mark, mount), mark.path):
-            yield _part(mark, path, end, now_ns, everything=False)
+        found = objects_in(layers, _relative(mark, mount), mark.path)
+        above = layers.upper and not f"{found[0]}/".startswith(f"{layers.upper}/")
+        note = (
+            f"{mark.path}: what is copied up later is not heard; mark again then" if above else ""
+        )
+        for path in found:
+            yield _part(mark, path, end, now_ns, everything=False)._replace(note=note)
+            note = ""
         return
     path = mark.path
     if mark.kind is MarkKind.MOUNT:

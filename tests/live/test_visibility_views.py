@@ -82,6 +82,20 @@ def test_a_path_on_an_overlay_means_its_layers(
     assert devices == ({names[0]} if kind is MarkKind.INODE else set(names))
 
 
+def test_what_only_a_lower_layer_has_is_said(placed: Armed, scratch_space: Path) -> None:
+    merged = scratch_space / "merged"
+    with two_victims("xfs") as (upper, _, _), two_victims("ext4") as (lower, _, _):
+        (lower.mount_point / "only").mkdir()
+        with overlay(upper, lower, merged):
+            path = str(merged / "only")
+            with Monitor([Mark.subtree(path)], armed=placed) as monitor:
+                devices = {marked.device for marked in monitor.marks}
+                news = monitor.news()
+        expected = {lower.device_name}
+    assert devices == expected
+    assert news == [f"{path}: what is copied up later is not heard; mark again then"]
+
+
 def test_whiteouts_opaque_and_renamed_directories() -> None:
     with scratch("ext4") as fs:
         upper, lower = fs.mount_point / "upper", fs.mount_point / "lower"
@@ -144,6 +158,30 @@ def test_a_file_system_that_only_a_container_has(placed: Armed, scratch_space: P
         fs.mount()
     assert marked.mount_point == str(top)
     assert heard == {"all": {here, there}, "subtree": {here}}
+
+
+def test_it_is_watched_until_that_container_ends(placed: Armed, scratch_space: Path) -> None:
+    """Where no probe tells of the end, changes of our own mount table say nothing about it."""
+    other = scratch_space / "other"
+    other.mkdir()
+
+    def change(monitor: Monitor) -> list[str]:
+        run("mount", "-t", "tmpfs", "none", str(other))
+        run("umount", str(other))
+        monitor.pump()
+        return monitor.news()
+
+    with scratch("ext4") as fs:
+        fs.unmount()
+        with container("mount", fs.device, str(fs.mount_point)) as pid:
+            top = f"/proc/{pid}/root{fs.mount_point}"
+            with Monitor([Mark.subtree(top)], armed=placed) as monitor:
+                before = change(monitor), len(monitor.marks)
+                run("nsenter", "--mount", f"--target={pid}", "umount", str(fs.mount_point))
+                after = change(monitor), len(monitor.marks)
+        fs.mount()
+    assert before == ([], 1)
+    assert after == ([f"no longer watching {top}: unmounted"], 0)
 
 
 # subvolumes
