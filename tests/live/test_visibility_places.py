@@ -6,6 +6,7 @@ Overlays, containers, subvolumes, mounts that go; the process that is asked, and
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,11 @@ import pytest
 from compare.faults.fault import run_child
 from compare.scratch import Scratch, run, scratch
 from fserr_bpf.live.armed import Armed
+from fserr_bpf.model.event import FsErrorEvent
 from fserr_bpf.model.mark import Mark, MarkKind, SuperblockErrors
 from fserr_bpf.model.stream import Stream
-from tests.live.conftest import BY_NAME, require_seen, wait_until
+from fserr_bpf.monitor import Monitor
+from tests.live.conftest import BY_NAME, DEADLINE_SECONDS, require_seen, wait_until
 from tests.live.hearing import Ears, Options, deep, fail_writes, ino, two_victims
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
@@ -197,6 +200,27 @@ def test_a_process_that_hangs_holds_up_one_second_once(placed: Armed) -> None:
     assert first > 0
     assert at_once.waiting == 0
     assert at_once.place_unknown > first
+
+
+def test_the_descriptor_alone_tells_when_to_go_on(placed: Armed) -> None:
+    with two_victims("xfs") as (fs, inside, outside):
+        low = inside.rename(deep(inside.parent, 30) / "victim")
+        high = outside.rename(inside)
+        run("sync", "-f", str(fs.mount_point))
+        mark = Mark.subtree(str(high.parent))
+        with Monitor([mark], armed=placed) as monitor, select.epoll() as poller:
+            os.kill(asked_process(), signal.SIGSTOP)
+            poller.register(monitor.fileno(), select.EPOLLIN)
+            fail_writes(fs, low, high)
+            while not len(monitor):
+                assert poller.poll(DEADLINE_SECONDS), "nothing told of the deadline"
+                monitor.pump()
+            event = monitor.pop()
+            statistics = monitor.statistics()
+        assert isinstance(event, FsErrorEvent)
+        assert event.origin is not None
+        assert event.origin.ino == ino(high)
+    assert statistics.place_unknown > 0
 
 
 def test_a_process_that_dies_is_told(placed: Armed) -> None:
