@@ -27,7 +27,8 @@ def call_objects(directory: Path) -> Iterator[Path]:
             if not path.exists():
                 path.mkdir()
             run("mount", *arguments, str(path))
-            stack.callback(run, "umount", str(path))
+            # lazily: a client that hangs must not keep the rest from being taken apart
+            stack.callback(run, "umount", "--lazy", str(path))
 
         mount(".", "-t", "tmpfs", "none")
         directory.chmod(0o755)

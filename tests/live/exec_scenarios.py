@@ -74,13 +74,13 @@ SCENARIOS = (
     ),
     Scenario(
         "mixed",
-        f"{NONBLOCK} mark:0x101:0x40008100:{{mnt}} {TWO} create:{{mnt}}/one {ONE} events:2 {READ}",
+        f"{NONBLOCK} mark:0x101:0x40008100:{{mnt}} {TWO} create:{{mnt}}/new1 {ONE} events:2 {READ}",
         2,
     ),
     Scenario(
         "bit_by_bit",
-        f"{NONBLOCK} mark:0x101:0x100:{{mnt}} {ONE} {MARK} {ONE} create:{{mnt}}/two events:2 "
-        f"mark:0x102:0x100:{{mnt}} create:{{mnt}}/three {TWO} events:1 {READ}",
+        f"{NONBLOCK} mark:0x101:0x100:{{mnt}} {ONE} {MARK} {ONE} create:{{mnt}}/new2 events:2 "
+        f"mark:0x102:0x100:{{mnt}} create:{{mnt}}/new3 {TWO} events:1 {READ}",
         3,
     ),
     Scenario(

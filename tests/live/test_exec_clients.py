@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,19 +18,16 @@ from tests.exec_clients import (
     compile_c,
     compile_go,
     compile_rust,
-    numbered,
     under_exec,
     with_names,
 )
 from tests.live.conftest import (
     BY_NAME,
-    DEADLINE_SECONDS,
-    kernel_version,
-    require_mark,
     skip,
     wait_until,
     write_trigger,
 )
+from tests.live.exec_place import Place, Played, events_in, play, require_exact_kernel
 from tests.live.exec_scenarios import (
     GROUP,
     MARK,
@@ -50,47 +45,12 @@ pytestmark = [
     pytest.mark.skipif(COMPILER is None, reason="no C compiler (cc)"),
 ]
 
-EVENTS = ("fs_error ", "other ", "overflow ")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Two ext4 file systems, the client in C, and a directory for what it says."""
-
-    reader: Path
-    fs: Scratch
-    other: Scratch
-    directory: Path
-
-    def client(self, words: str) -> list[str]:
-        """The client with ``words`` as in exec_scenarios.py."""
-        filled = words.format(
-            mnt=self.fs.mount_point,
-            other=self.other.mount_point,
-            trigger=f"/sys/fs/ext4/{self.fs.device_name}/trigger_fs_error",
-            other_trigger=f"/sys/fs/ext4/{self.other.device_name}/trigger_fs_error",
-        )
-        return [str(self.reader), *filled.split()]
-
-    def said(self, command: Sequence[str]) -> tuple[int, list[str]]:
-        """Status and lines of a client that needs nobody, without the numbers of processes."""
-        with Running(self.directory, command) as client:
-            status = client.end(3 * DEADLINE_SECONDS)
-            return status, with_names(client.lines(), {client.pid: "self"})
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     directory = tmp_path_factory.mktemp("clients")
     with scratch("ext4") as fs, scratch("ext4") as other:
         yield Place(compile_c(directory, "reader"), fs, other, directory)
-
-
-def require_exact_kernel() -> None:
-    """Skip where the kernel's own group is no measure."""
-    require_mark()
-    if kernel_version() >= (7, 0):
-        skip("a kernel worker reports the errors, later and with its own pid", expected=True)
 
 
 def same(place: Place, command: Sequence[str], options: Sequence[str] = ()) -> list[str]:
@@ -100,33 +60,7 @@ def same(place: Place, command: Sequence[str], options: Sequence[str] = ()) -> l
     return native[1]
 
 
-def events_in(lines: Sequence[str]) -> list[str]:
-    return [line for line in lines if line.startswith(EVENTS)]
-
-
 # what one client does
-
-
-Played = dict[str, list[str]]
-
-
-def play(place: Place, scenarios: Sequence[Scenario], options: Sequence[str] | None) -> Played:
-    """What the client says in each, and its status: all under one exec, or natively for None.
-
-    One, because arming the probes takes longer than all of them.
-    """
-    for name in ("one", "two", "three"):
-        (place.fs.mount_point / name).unlink(missing_ok=True)
-    parts = (
-        f"echo scenario {s.name}; {shlex.join(place.client(s.words))}; echo status $?"
-        for s in scenarios
-    )
-    shell = ["sh", "-c", "; ".join(parts)]
-    command = shell if options is None else under_exec(*shell, options=options)
-    with Running(place.directory, command) as client:
-        assert client.end(6 * DEADLINE_SECONDS) == 0
-        _, *told = "\n".join(client.lines()).split("scenario ")
-    return {name: numbered(lines) for name, *lines in (text.splitlines() for text in told)}
 
 
 @pytest.fixture(scope="module")

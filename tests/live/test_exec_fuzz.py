@@ -67,10 +67,10 @@ def test_the_kernel_gives_the_same_twice(calls: Path, objects: Path, user: tuple
     assert errnos >= common | ({"EACCES", "EPERM"} if user else {"ELOOP", "EOPNOTSUPP", "EXDEV"})
 
 
-def compare_calls(command: list[str], stream: str) -> None:
+def compare_calls(command: list[str], *options: str) -> None:
     """Make the same calls natively and taken over: every line has to be the same."""
     native = lines_of(command)
-    ours = lines_of(under_exec(*command, options=("--stream", stream)))
+    ours = lines_of(under_exec(*command, options=options))
     assert len(native) == len(ours) == CALLS
     different = [
         f"kernel: {one}\nours:   {other}"
@@ -80,12 +80,17 @@ def compare_calls(command: list[str], stream: str) -> None:
     assert not different, "\n".join([f"{len(different)} lines differ", *different[:20]])
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("user", [(), (NOBODY,)], ids=["root", "nobody"])
+@pytest.mark.parametrize("options", [(), ("--exact",)], ids=["pipe", "exact"])
+@pytest.mark.parametrize(
+    ("seed", "user"),
+    [(SEEDS[0], ()), (SEEDS[1], ()), (SEEDS[0], (NOBODY,))],
+    ids=["root", "root again", "nobody"],
+)
 def test_calls_are_answered_as_by_the_kernel(
-    calls: Path, objects: Path, seed: int, user: tuple[str, ...]
+    calls: Path, objects: Path, seed: int, user: tuple[str, ...], options: tuple[str, ...]
 ) -> None:
-    compare_calls([str(calls), str(seed), str(CALLS), str(objects), *user], "fserror")
+    command = [str(calls), str(seed), str(CALLS), str(objects), *user]
+    compare_calls(command, "--stream", "fserror", *options)
 
 
 def test_calls_are_answered_as_by_the_patched_kernel(calls: Path, objects: Path) -> None:
@@ -95,7 +100,7 @@ def test_calls_are_answered_as_by_the_patched_kernel(calls: Path, objects: Path)
             group.mark_inode(str(objects / "e/file"))
     except MarkError:
         skip("only the patched kernel takes FAN_FS_ERROR in inode marks", expected=True)
-    compare_calls([str(calls), str(SEEDS[0]), str(CALLS), str(objects)], "proposed")
+    compare_calls([str(calls), str(SEEDS[0]), str(CALLS), str(objects)])
 
 
 def test_in_the_patched_kernel() -> None:

@@ -127,15 +127,32 @@ def test_process_is_the_one_that_was_started(tmp_path: Path) -> None:
     assert lines[1] == native[1]
 
 
-def test_descriptors_and_signals_are_those_of_the_caller(tmp_path: Path) -> None:
-    """Nothing of fserr-bpf is inherited, ignored or blocked."""
-    shell = "ls -l /proc/self/fd | wc -l; grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status; ulimit -a"
+def test_surroundings_are_those_of_the_caller(tmp_path: Path) -> None:
+    """Nothing of fserr-bpf is inherited, ignored, blocked, limited or set."""
+    fields = "Sig(Blk|Ign|Cgt)|NoNewPrivs|Speculation|Cap|Groups|Uid|Gid"
+    shell = (
+        f"ls /proc/self/fd; grep -E '^({fields})' /proc/self/status; ulimit -a; env | sort; "
+        "umask; pwd; nice; cat /proc/self/oom_score_adj /proc/self/cgroup; cat /proc/$$/comm"
+    )
     with Running(tmp_path, ["sh", "-c", shell]) as plain:
         assert plain.end() == 0
         native = plain.lines()
     with Running(tmp_path, under_exec("sh", "-c", shell)) as client:
         assert client.end() == 0
         assert client.lines() == native
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_descriptors_stay_closed(
+    tmp_path: Path, fs: Scratch, reader: Path, closed: str
+) -> None:
+    """And what has their numbers instead is not taken for them."""
+    words = (GROUP, mark(fs), trigger(fs, 2), "errors:2", "exit:6")
+    shell = f'"$@" {closed}'
+    with Running(tmp_path, ["sh", "-c", shell, "sh", *under_exec(reader, *words)]) as client:
+        assert client.end() == 6
+        assert counts(client) == ([] if ">&-" in closed.split() else [2])
+        assert client.errors() == ""
 
 
 def test_exit_status_is_the_clients(tmp_path: Path) -> None:
@@ -178,6 +195,44 @@ def test_stopped_and_continued_in_a_read(
         client.process.send_signal(signal.SIGCONT)
         assert client.end() == 5
         assert sum(counts(client)) == 2
+
+
+# more than one
+
+
+def test_two_execs_at_once(tmp_path: Path, fs: Scratch, reader: Path) -> None:
+    """Each has its own supervisor, and both get all errors."""
+    words = (GROUP, mark(fs), "say:ready", "errors:3")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with (
+        taken(tmp_path / "one", reader, *words) as one,
+        taken(tmp_path / "two", reader, *words, options=("--exact",)) as two,
+    ):
+        write_trigger(fs.device_name, 3)
+        assert (one.end(), two.end()) == (0, 0)
+        assert sum(counts(one)) == sum(counts(two)) == 3
+
+
+@BOTH
+def test_flood_is_neither_lost_nor_doubled(
+    tmp_path: Path, fs: Scratch, reader: Path, options: tuple[str, ...]
+) -> None:
+    """Two processes cause 4000 errors while it reads, then a third one the last."""
+    words = (GROUP, mark(fs), "say:ready", "errors:4000", "say:flooded", "errors:1")
+    with taken(tmp_path, reader, *words, options=options) as client:
+        command = [str(reader), trigger(fs, 2000)]
+        with subprocess.Popen(command) as one, subprocess.Popen(command) as two:
+            assert (one.wait(), two.wait()) == (0, 0)
+        wait_until(lambda: client.says("flooded"), "the flood to be read")
+        last = write_trigger(fs.device_name, 1)
+        assert client.end() == 0
+        lines = client.lines()
+    by_pid = {one.pid: 0, two.pid: 0, last: 0}
+    for line in lines:
+        if found := re.search(r"count=(\d+) pid=(\d+) ", line):
+            by_pid[int(found[2])] += int(found[1])
+    assert by_pid == {one.pid: 2000, two.pid: 2000, last: 1}
 
 
 # file systems
