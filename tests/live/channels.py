@@ -169,6 +169,40 @@ def exact_group(server: FuseServer, loop: Loop, *, nonblocking: bool = False) ->
     return Emulated(loop, make)
 
 
+class Reader(Closing):
+    """A forked process that runs ``work`` and writes what it returns; it ends with us."""
+
+    def __init__(self, loop: Loop, work: Callable[[], str]) -> None:
+        self._loop = loop
+        output, into = os.pipe2(os.O_CLOEXEC)
+        self._pid: int | None = os.fork()
+        if self._pid == 0:
+            try:
+                os.write(into, work().encode())
+            finally:
+                os._exit(0)
+        os.close(into)
+        self._output = output
+
+    def result(self) -> str:
+        """What work returned, "" if it failed; served until it is there."""
+        run_until(self._loop, self._ended, "the reader to end")
+        return os.read(self._output, 65536).decode()
+
+    def close(self) -> None:
+        os.close(self._output)
+        if self._pid is not None:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+
+    def _ended(self) -> bool:
+        assert self._pid is not None
+        if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+            return False
+        self._pid = None
+        return True
+
+
 class Client(Closing):
     """The program ``channel_client`` with the group's descriptor and nothing else of ours.
 
@@ -193,6 +227,8 @@ class Client(Closing):
 
     def close(self) -> None:
         self.process.kill()
+        # its end may wait for an answer of ours
+        run_until(self._group.loop, lambda: self.process.poll() is not None, "its end")
         self.process.__exit__(None, None, None)
 
     def results(self, count: int) -> list[int]:

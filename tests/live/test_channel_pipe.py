@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import select
-import struct
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
-from fserr_bpf.codec.fanotify import Decoder, decode, encode
+from fserr_bpf.codec.fanotify import decode, encode
 from fserr_bpf.model.event import FsErrorEvent, OtherEvent
 from fserr_bpf.takeover.loop import Loop
 from fserr_bpf.takeover.pipe import SLOTS, PipeChannel
-from tests.live.channels import MS, Emulated, event, pipe_group, run_until
+from tests.live.channels import FSID, MS, Emulated, Reader, event, pipe_group, run_until
 from tests.live.conftest import IN_LAB
 
 pytestmark = pytest.mark.root
@@ -29,7 +29,7 @@ def loop() -> Iterator[Loop]:
         yield loop
 
 
-class Reader:
+class Here:
     """The client, in this process: the descriptor, non-blocking."""
 
     def __init__(self, group: Emulated) -> None:
@@ -60,7 +60,7 @@ def group(loop: Loop) -> Iterator[Emulated]:
 
 def test_events_are_held_and_merge_meanwhile(loop: Loop) -> None:
     with pipe_group(loop, nonblocking=True, hold_ns=3 * MS) as group:
-        reader = Reader(group)
+        reader = Here(group)
         start = time.monotonic_ns()
         group.pending.append(1)
         group.pump()
@@ -75,7 +75,7 @@ def test_events_are_held_and_merge_meanwhile(loop: Loop) -> None:
 
 def test_the_time_of_each_event_is_its_own(loop: Loop) -> None:
     with pipe_group(loop, nonblocking=True, hold_ns=LONG_HOLD) as group:
-        reader = Reader(group)
+        reader = Here(group)
         group.queue.insert_other(OtherEvent(0x100, 5, -1))
         group.pending.append(1)
         group.pump()
@@ -89,7 +89,7 @@ def test_the_time_of_each_event_is_its_own(loop: Loop) -> None:
 
 
 def test_unread_events_merge_and_keep_their_places(group: Emulated) -> None:
-    reader = Reader(group)
+    reader = Here(group)
     group.settled(1, 2, 3)
     assert reader.read() == event(1)
     group.settled(2, 1, 3, 2)
@@ -99,7 +99,7 @@ def test_unread_events_merge_and_keep_their_places(group: Emulated) -> None:
 
 
 def test_as_many_as_fit_and_the_rest_when_there_is_room(group: Emulated) -> None:
-    reader = Reader(group)
+    reader = Here(group)
     for key in range(1, SLOTS + 11):
         group.pending.append(key)
     group.pump()
@@ -123,7 +123,7 @@ def test_as_many_as_fit_and_the_rest_when_there_is_room(group: Emulated) -> None
 def test_the_queues_limit_counts_what_is_unread(loop: Loop) -> None:
     with pipe_group(loop, nonblocking=True, hold_ns=NO_HOLD) as group:
         group.queue.max_events = 5
-        reader = Reader(group)
+        reader = Here(group)
         for key in range(1, 5):
             group.settled(key)
         group.settled(5, 6, 7)
@@ -137,7 +137,7 @@ def test_the_queues_limit_counts_what_is_unread(loop: Loop) -> None:
 
 
 def test_what_the_client_writes_does_no_harm(group: Emulated) -> None:
-    reader = Reader(group)
+    reader = Here(group)
     group.settled(1, 2)
     os.write(reader.fd, b"response")
     group.settled(1)
@@ -145,14 +145,14 @@ def test_what_the_client_writes_does_no_harm(group: Emulated) -> None:
 
 
 def test_the_guardian_can_write_an_event(group: Emulated) -> None:
-    reader = Reader(group)
+    reader = Here(group)
     assert isinstance(group.channel, PipeChannel)
     os.write(group.channel.write_end(), encode(event(9)))
     assert reader.all() == [(9, 1)]
 
 
 def test_without_a_supervisor_the_client_waits(group: Emulated) -> None:
-    reader = Reader(group)
+    reader = Here(group)
     group.settled(1)
     group.close()
     assert reader.all() == [(1, 1)]
@@ -163,7 +163,7 @@ def test_without_a_supervisor_the_client_waits(group: Emulated) -> None:
 
 
 def test_gone_is_told_once_also_while_a_reader_is_there_to_take_back(group: Emulated) -> None:
-    reader = Reader(group)
+    reader = Here(group)
     group.settled(1)
     os.close(reader.fd)
     # before the loop could tell
@@ -192,52 +192,37 @@ def test_every_event_comes_once_and_in_order_whoever_reads_meanwhile(loop: Loop)
     reports = 20_000 if IN_LAB else 100_000
     with pipe_group(loop, hold_ns=NO_HOLD) as group:
         end = group.client_end()
-        output, into = os.pipe2(os.O_CLOEXEC)
-        child = os.fork()
-        if child == 0:
-            read_all(end, into, reports)
-        os.close(end)
-        os.close(into)
-        sent = 0
-        taken_back = 0
+        with Reader(loop, lambda: read_in_order(end, reports)) as reader:
+            os.close(end)
+            sent = 0
+            taken_back = 0
 
-        def more() -> None:
-            """Each report makes the channel take back what is unread."""
-            nonlocal sent, taken_back
-            for _ in range(min(50, reports - sent)):
-                delivered = group.queue.delivered
-                group.channel.before_insert()
-                taken_back += delivered - group.queue.delivered
-                key, sent = sent, sent + 1
-                group.queue.insert((0, 0), key, lambda key=key: event(key))  # type: ignore[arg-type, misc]
-                group.channel.fed()
-            if sent < reports:
-                loop.call_at(0, more)
+            def more() -> None:
+                """Each report makes the channel take back what is unread."""
+                nonlocal sent, taken_back
+                for _ in range(min(50, reports - sent)):
+                    delivered = group.queue.delivered
+                    group.channel.before_insert()
+                    taken_back += delivered - group.queue.delivered
+                    group.queue.insert(FSID, sent, partial(event, sent))
+                    group.channel.fed()
+                    sent += 1
+                if sent < reports:
+                    loop.call_at(0, more)
 
-        loop.call_at(0, more)
-        run_until(loop, lambda: os.waitpid(child, os.WNOHANG)[0] == child, "the reader to end")
-        with open(output, "rb") as file:
-            assert file.read().decode() == f"{reports} events in order"
+            loop.call_at(0, more)
+            assert reader.result() == f"{reports} events in order"
         assert taken_back > reports // 100, "nothing was ever unread: this has shown nothing"
         assert (group.queue.inserted, group.queue.merged) == (reports, 0)
 
 
-def read_all(end: int, into: int, reports: int) -> None:
-    """The reader: a message about the first that is wrong, or that all are there."""
-    told = ""
-    try:
-        decoder = Decoder()
-        expected = 0
-        while expected < reports and not told:
-            for read in decoder.feed(os.read(end, 4096)):
-                assert isinstance(read, FsErrorEvent)
-                if read.pid != expected or read.error_count != 1:
-                    told = f"event {expected} is {read}"
-                    break
-                expected += 1
-        os.write(into, (told or f"{reports} events in order").encode())
-    finally:
-        os._exit(0)
+def read_in_order(end: int, reports: int) -> str:
+    """A message about the first event that is wrong, or that all are there."""
+    for expected in range(reports):
+        read, length = decode(data := os.read(end, 4096))
+        if read != event(expected) or length != len(data):
+            return f"event {expected} is {read}"
+    return f"{reports} events in order"
 
 
 def test_counts_are_exact_whoever_reads_meanwhile(loop: Loop) -> None:
@@ -245,39 +230,29 @@ def test_counts_are_exact_whoever_reads_meanwhile(loop: Loop) -> None:
     reports, keys = 20_000, 7
     with pipe_group(loop, hold_ns=NO_HOLD) as group:
         end = group.client_end()
-        output, into = os.pipe2(os.O_CLOEXEC)
-        child = os.fork()
-        if child == 0:
-            count_all(end, into, reports)
-        os.close(end)
-        os.close(into)
-        sent = 0
+        with Reader(loop, lambda: count_all(end, reports, keys)) as reader:
+            os.close(end)
+            sent = 0
 
-        def more() -> None:
-            nonlocal sent
-            for _ in range(min(20, reports - sent)):
-                group.pending.append(sent % keys)
-                sent += 1
-                group.pump()
-            if sent < reports:
-                loop.call_at(0, more)
+            def more() -> None:
+                nonlocal sent
+                for _ in range(min(20, reports - sent)):
+                    group.pending.append(sent % keys)
+                    sent += 1
+                    group.pump()
+                if sent < reports:
+                    loop.call_at(0, more)
 
-        loop.call_at(0, more)
-        run_until(loop, lambda: os.waitpid(child, os.WNOHANG)[0] == child, "the reader to end")
-        with open(output, "rb") as file:
-            counts = struct.unpack(f"<{keys}I", file.read())
-        assert counts == tuple(len(range(key, reports, keys)) for key in range(keys))
+            loop.call_at(0, more)
+            assert reader.result() == str([len(range(key, reports, keys)) for key in range(keys)])
         assert group.queue.merged > 0
 
 
-def count_all(end: int, into: int, reports: int) -> None:
-    """The reader: how many errors of each pid there were."""
-    try:
-        counts = [0] * 7
-        while sum(counts) < reports:
-            read, _ = decode(os.read(end, 4096))
-            assert isinstance(read, FsErrorEvent)
-            counts[read.pid] += read.error_count
-        os.write(into, struct.pack("<7I", *counts))
-    finally:
-        os._exit(0)
+def count_all(end: int, reports: int, keys: int) -> str:
+    """How many errors of each pid there were."""
+    counts = [0] * keys
+    while sum(counts) < reports:
+        read, _ = decode(os.read(end, 4096))
+        assert isinstance(read, FsErrorEvent)
+        counts[read.pid] += read.error_count
+    return str(counts)
