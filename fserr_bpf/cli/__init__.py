@@ -11,6 +11,8 @@ from fserr_bpf import __version__
 from fserr_bpf.cli import compare, decode, exec, lab, probes, run, symbolize, top, watch_files
 from fserr_bpf.errors import FserrError, OutputError
 
+_STDOUT, _STDERR = 1, 2
+
 
 def parser() -> argparse.ArgumentParser:
     """The whole grammar of ``fserr-bpf``."""
@@ -46,6 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _fill_standard_descriptors() -> None:
+    """Nothing of ours may get the number of a standard descriptor that is closed.
+
+    Close-on-exec: those of a client of ``exec`` stay closed.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(_STDOUT, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(_STDERR, "w", errors="backslashreplace", closefd=False)
+
+
 def entry() -> None:
     """Console script."""
+    _fill_standard_descriptors()
     sys.exit(main())

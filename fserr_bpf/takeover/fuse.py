@@ -246,6 +246,8 @@ class FuseServer(Closing):
             self._look_up(unique, body.split(b"\0")[0])
         elif opcode == Opcode.GETATTR:
             self.answer(unique, 0, fuse.ATTR_OUT.pack(_FOREVER, 0, 0) + _attributes(node))
+        elif opcode == Opcode.STATFS:
+            self.answer(unique, 0, fuse.STATFS_OUT.pack(0, 0, 0, 0, 0, _PAGE, 255, _PAGE, 0, b""))
         elif opcode == Opcode.OPEN and node == self._opening:
             flags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NONSEEKABLE | fuse.FOPEN_STREAM
             self.answer(unique, 0, fuse.OPEN_OUT.pack(node, flags, 0))

@@ -7,16 +7,18 @@ the shadow is marked as the client itself would have been, in its namespaces and
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from fserr_bpf.closing import Closing
 from fserr_bpf.kernelgroup import KernelGroup
+from fserr_bpf.live.attributes import known_attributes
 from fserr_bpf.live.client import Client
 from fserr_bpf.takeover.calls import MarkCall
 from fserr_bpf.takeover.group import EmulatedGroup
 from fserr_bpf.takeover.objects import Marked, look_at
 from fserr_bpf.takeover.shadow import Locator
-from fserr_bpf.uapi.fanotify import FAN_REPORT_FID
+from fserr_bpf.uapi.fanotify import FAN_MARK_DONT_FOLLOW, FAN_REPORT_FID
 
 _AT_FDCWD = -100
 
@@ -27,10 +29,18 @@ class _Found(NamedTuple):
 
 
 class Marking(Closing):
-    """Marks shadows for clients; ``kernel_group`` stands in for the probes of ext4."""
+    """Marks shadows for clients; ``kernel_group`` stands in for the probes of ext4.
 
-    def __init__(self, kernel_group: KernelGroup | None) -> None:
+    ``groups`` are all that are emulated, by device and inode of their descriptors.
+    """
+
+    def __init__(
+        self,
+        kernel_group: KernelGroup | None,
+        groups: Mapping[tuple[int, int], EmulatedGroup],
+    ) -> None:
         self._kernel_group = kernel_group
+        self._groups = groups
         self._locator = Locator(FAN_REPORT_FID)
 
     def perform(
@@ -62,6 +72,7 @@ class Marking(Closing):
         adds = call.errors and not call.removes and not call.ignores
 
         def work(dirfd: int, name: bytes | None) -> Marked | None:
+            dirfd, name = self._object(call.lookup, dirfd, name)
             group.mark(call, dirfd, name)
             if not matters:
                 return None
@@ -77,6 +88,22 @@ class Marking(Closing):
         if dev is None:  # unmounted since, and the mark with it
             raise OSError(errno.ENOENT, "the file system has gone")
         return _Found(dev, marked)
+
+    def _object(self, lookup: int, dirfd: int, name: bytes | None) -> tuple[int, bytes | None]:
+        """What to mark: for a descriptor of ours the real group behind it.
+
+        Then the answer is the kernel's, and nobody waits for himself: the file system of an
+        exact descriptor asks the supervisor.
+        """
+        if name == b"":
+            return dirfd, name
+        try:
+            follow = not lookup & FAN_MARK_DONT_FOLLOW
+            known = known_attributes(name, dirfd, follow=follow)
+        except OSError:  # the kernel says it again
+            return dirfd, name
+        group = self._groups.get((known.device, known.inode))
+        return (group.shadow.fileno(), None) if group else (dirfd, name)
 
     def close(self) -> None:
         """Give up its own group."""

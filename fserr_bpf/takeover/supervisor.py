@@ -70,10 +70,10 @@ class Supervisor(Closing):
         self._listener, self._armed, self._stream = listener, armed, stream
         self._loop, self._make_channel, self._report = loop, make_channel, report
         self._source = Source(armed, wanted(stream, armed.kernel))
-        self._marking = Marking(self._source.kernel_group)
         self._knows = kernel_accepts_fs_error()
         self._ends_seen = any(a.probe == Probe.SB_DELETE for a in armed.attached)
         self._groups: dict[tuple[int, int], EmulatedGroup] = {}
+        self._marking = Marking(self._source.kernel_group, self._groups)
         self._missed_before = armed.missed()
         for fd in self._source.filenos():
             loop.add(fd, select.EPOLLIN, lambda _: self._pump())

@@ -23,6 +23,7 @@ class Opcode(IntEnum):
     OPEN = 14
     READ = 15
     WRITE = 16
+    STATFS = 17
     RELEASE = 18
     INIT = 26
     INTERRUPT = 36
@@ -52,6 +53,10 @@ ATTR = Struct("<QQQQQQIIIIIIIIII")
 ENTRY_OUT = Struct("<QQQQII")
 # struct fuse_attr_out up to attr: attr_valid, attr_valid_nsec, dummy
 ATTR_OUT = Struct("<QII")
+
+# struct fuse_statfs_out: blocks, bfree, bavail, files, ffree, bsize, namelen, frsize,
+# padding, spare[6]
+STATFS_OUT = Struct("<QQQQQIIII24s")
 
 # struct fuse_open_out: fh, open_flags, padding (backing_id since 7.40)
 OPEN_OUT = Struct("<QII")

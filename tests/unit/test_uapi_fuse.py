@@ -28,6 +28,16 @@ WHOLE = {
         ),
     ),
     fuse.OPEN_OUT: ("struct fuse_open_out", ("fh", "open_flags")),
+    fuse.STATFS_OUT: (
+        "struct fuse_statfs_out",
+        tuple(
+            f"st.{field}"
+            for field in (
+                *("blocks", "bfree", "bavail", "files", "ffree", "bsize", "namelen", "frsize"),
+                "padding",
+            )
+        ),
+    ),
     fuse.READ_IN: (
         "struct fuse_read_in",
         ("fh", "offset", "size", "read_flags", "lock_owner", "flags"),
@@ -88,7 +98,7 @@ def test_numbers_are_those_of_the_header(tmp_path: Path) -> None:
         name: value for name, value in vars(fuse).items() if name.startswith(("FUSE_", "FOPEN_"))
     }
     numbers |= {f"FUSE_{opcode.name}": int(opcode) for opcode in fuse.Opcode}
-    assert len(numbers) == 22
+    assert len(numbers) == 23
     statements = [f'printf("{name} %lld\\n", (long long){name});' for name in numbers]
     lines = compile_and_run(tmp_path, HEADER, statements)
     assert lines == [[name, str(value)] for name, value in numbers.items()]
