@@ -115,7 +115,7 @@ def state_of(pid: int) -> str:
 
 
 def test_process_is_the_one_that_was_started(tmp_path: Path) -> None:
-    shell = "echo $$ $PPID; ps -o pgid=,sid=,tty= -p $$"
+    shell = "echo $$ $PPID; cut -d' ' -f5-8 /proc/$$/stat"
     with Running(tmp_path, ["sh", "-c", shell]) as plain:
         assert plain.end() == 0
         native = plain.lines()
