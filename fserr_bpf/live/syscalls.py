@@ -1,4 +1,4 @@
-"""The system calls that Python's standard library lacks; ctypes stays in this file.
+"""System calls that Python's standard library lacks, of files and fanotify.
 
 Every function raises OSError with the kernel's errno. Layouts are those of the
 64-bit ABI that x86-64, arm64 and riscv64 share.

@@ -99,12 +99,21 @@ class EmulatedGroup(Closing):
 
     def _without_errors(self, call: MarkCall) -> int:
         """The mask for the shadow."""
-        if not call.errors:
+        if not call.errors or self._is_kernels(call):
             return call.mask
-        if call.ignores:
-            keeps = call.whole and self._knows
-            return call.mask if keeps else call.mask & ~FAN_FS_ERROR | self.shadow.ignored_bit
-        return call.mask & ~FAN_FS_ERROR | HOLD
+        return call.mask & ~FAN_FS_ERROR | (self.shadow.ignored_bit if call.ignores else HOLD)
+
+    def _is_kernels(self, call: MarkCall) -> bool:
+        """Whether the kernel takes FAN_FS_ERROR in such a mark itself."""
+        return call.whole and self._knows
+
+    def must_hold(self, call: MarkCall, dev: int, marked: Marked) -> bool:
+        """Whether the shadow's mark may be gone, while the client's is still one for errors."""
+        return (
+            call.removes
+            and not self._is_kernels(call)
+            and self._hears(dev, marked, whole=call.whole)
+        )
 
     def hold(self, call: MarkCall, dirfd: int, path: bytes | None) -> None:
         """Make the shadow's mark again, which goes when the last ordinary event goes."""
@@ -162,7 +171,7 @@ class EmulatedGroup(Closing):
                 self._keep(replace(known, inodes={}))
         self.refresh()
 
-    def hears(self, dev: int, marked: Marked, *, whole: bool) -> bool:
+    def _hears(self, dev: int, marked: Marked, *, whole: bool) -> bool:
         """Whether the client's mark on this object is also one for errors."""
         known = self._marks.get(dev)
         if known is None:

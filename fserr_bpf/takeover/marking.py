@@ -7,7 +7,7 @@ the shadow is marked as the client itself would have been, in its namespaces and
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from fserr_bpf.closing import Closing
@@ -44,26 +44,30 @@ class Marking(Closing):
         self._locator = Locator(FAN_REPORT_FID)
 
     def perform(
-        self, group: EmulatedGroup, call: MarkCall, client: Client, path: bytes | None
+        self, group: EmulatedGroup, call: MarkCall, client: Client, waits: Callable[[], bool]
     ) -> None:
-        """The whole call; OSError with the errno that the client is to get."""
+        """The whole call; OSError with the errno that the client is to get.
+
+        ``waits`` says that it still waits, so that what was looked up is its own; otherwise
+        nothing is done.
+        """
         if call.flushes:
             client.in_context(_AT_FDCWD, b"/", lambda *_: group.mark(call, _AT_FDCWD, None))
             group.flushed(call)
             return
-        found = self._mark(group, call, client, path)
+        found = self._mark(group, call, client, waits)
         if found is None:
             return
         if call.errors and call.removes:
             group.removed(call, *found)
         elif call.errors:
             group.added(call, *found)
-        if call.removes and group.hears(*found, whole=call.whole):
-            client.in_context(call.dirfd, path, lambda *where: group.hold(call, *where))
+        if group.must_hold(call, *found):
+            client.in_context(call.dirfd, call.name, lambda *where: group.hold(call, *where))
         group.refresh()
 
     def _mark(
-        self, group: EmulatedGroup, call: MarkCall, client: Client, path: bytes | None
+        self, group: EmulatedGroup, call: MarkCall, client: Client, waits: Callable[[], bool]
     ) -> _Found | None:
         """Mark the shadow; what the mark is on, if that matters."""
         matters = (call.errors or (call.removes and group.watches)) and (
@@ -72,6 +76,8 @@ class Marking(Closing):
         adds = call.errors and not call.removes and not call.ignores
 
         def work(dirfd: int, name: bytes | None) -> Marked | None:
+            if not waits():
+                raise InterruptedError(errno.EINTR, "the call was given up")
             dirfd, name = self._object(call.lookup, dirfd, name)
             group.mark(call, dirfd, name)
             if not matters:
@@ -81,7 +87,7 @@ class Marking(Closing):
                 self._kernel_group.mark_at(call.lookup, dirfd, name)
             return look_at(call.lookup, dirfd, name)
 
-        marked = client.in_context(call.dirfd, path, work)
+        marked = client.in_context(call.dirfd, call.name, work)
         if marked is None:
             return None
         dev = self._locator.dev()

@@ -1,8 +1,9 @@
 """The real group behind an emulated one: the kernel's own answers, and ordinary events.
 
-It never asks for FAN_FS_ERROR itself. Where the client's mark has nothing else, the shadow's
-has FAN_EVENT_ON_CHILD, which the kernel takes and which means nothing on a superblock: such a
-mark has an empty mask, lives and dies with the superblock and does not keep it busy.
+Marks on superblocks ask for FAN_FS_ERROR too if the kernel knows it, so that they live as long
+as the client's would; the kernel's own errors are read and dropped. Otherwise, and on inodes,
+FAN_EVENT_ON_CHILD stands for it, which the kernel takes and which means nothing there: such a
+mark has an empty mask, lives and dies with its object and does not keep a superblock busy.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from fserr_bpf.uapi.fanotify import (
     FAN_MARK_FLUSH,
     FAN_NONBLOCK,
     FAN_OPEN_EXEC,
+    FAN_UNLIMITED_QUEUE,
 )
 
 HOLD = FAN_EVENT_ON_CHILD
@@ -47,11 +49,13 @@ class SuperblockMark(NamedTuple):
 class Shadow(Closing):
     """A group made with the client's flags; OSError as ``fanotify_init(2)`` fails.
 
-    ``knows``: this kernel knows FAN_FS_ERROR.
+    ``knows``: this kernel knows FAN_FS_ERROR. The queue has no limit: that of the emulated
+    group is the one that counts.
     """
 
     def __init__(self, flags: int, event_flags: int, *, knows: bool) -> None:
-        self._fd = syscalls.fanotify_init(flags | FAN_CLOEXEC | FAN_NONBLOCK, event_flags)
+        flags |= FAN_CLOEXEC | FAN_NONBLOCK | FAN_UNLIMITED_QUEUE
+        self._fd = syscalls.fanotify_init(flags, event_flags)
         # the bit that stands for FAN_FS_ERROR in ignore masks
         self.ignored_bit = FAN_FS_ERROR if knows else FAN_OPEN_EXEC
 

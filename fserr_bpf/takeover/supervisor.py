@@ -190,12 +190,10 @@ class Supervisor(Closing):
             return
         try:
             group.judge(wish)
-            path = client.text_at(wish.path) if wish.path and not wish.flushes else None
-            wish = wish._replace(name=path)
-            if not self._listener.waits(call):
-                return
+            if wish.path and not wish.flushes:
+                wish = wish._replace(name=client.text_at(wish.path))
             self._pump()  # what came before the call must not see its effect
-            self._marking.perform(group, wish, client, path)
+            self._marking.perform(group, wish, client, lambda: self._listener.waits(call))
         except OSError as error:
             self._answer(call, wish, -(error.errno or errno.EIO))
             return
