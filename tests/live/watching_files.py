@@ -138,5 +138,6 @@ def write(path: Path) -> int:
     """Fail to write one page of data of a file, once; returns the pid of the one who tried."""
     dd = ("dd", "if=/dev/zero", f"of={path}", "bs=4k", "count=1", "conv=notrunc,fsync")
     caused = run_child(*dd, path=str(path))
-    assert caused.returncode == 1, caused.stderr
+    assert caused.returncode == 1
+    assert "Input/output error" in caused.stderr, caused.stderr
     return caused.pid
