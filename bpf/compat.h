@@ -180,17 +180,19 @@ static __always_inline u64 writeback_cgroup(struct inode *inode)
 	return id;
 }
 
-/* task_dfl_cgroup() of the current task */
+/* task_dfl_cgroup() of the current task; NULL without CONFIG_CGROUPS */
 static __always_inline struct kernfs_node *task_cgroup_node(void)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
 	struct kernfs_node *node = NULL;
+#ifdef HAVE_task_struct_cgroups
+	struct task_struct *task = (void *)bpf_get_current_task();
 	struct css_set *set = NULL;
 	struct cgroup *cgroup = NULL;
 
 	READ(set, task->cgroups);
 	READ(cgroup, set->dfl_cgrp);
 	READ(node, cgroup->kn);
+#endif
 	return node;
 }
 
