@@ -25,7 +25,7 @@ from compare import kernels, packages, vm
 from compare.kernels import Kernel
 from fserr_bpf.errors import FserrError, LabError
 
-TESTS = (
+MAIN_JOB = (
     "test_refused_mark.py",
     "test_monitor.py",
     "test_device_mapper.py",
@@ -38,10 +38,25 @@ TESTS = (
     "test_namespaces.py",
     "test_interrupt.py",
 )
+TESTS = (
+    *MAIN_JOB,
+    "test_visibility.py",
+    "test_visibility_places.py",
+    "test_visibility_views.py",
+    "test_cgroups.py",
+    "test_watch_files.py",
+    "test_postgresql.py",
+    "test_seccomp.py",
+    "test_client.py",
+    "test_channel.py",
+    "test_exec_clients.py",
+    "test_exec_process.py",
+    "test_exec_sample.py",
+)
 # Every test of these may be skipped, for what the kernel's configuration lacks.
 MAY_SKIP = frozenset({"test_interrupt.py", "test_btrfs.py", "test_refused_mark.py"})
 JOBS = 2
-TIMEOUT = 1500.0  # seconds for one machine: emulated ones are slow
+TIMEOUT = 3600.0  # seconds for one machine: emulated ones are slow
 
 _ROOT = Path(__file__).parents[1]
 _LIVE = _ROOT / "tests/live"

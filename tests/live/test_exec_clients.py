@@ -23,6 +23,7 @@ from tests.exec_clients import (
 )
 from tests.live.conftest import (
     BY_NAME,
+    IN_LAB,
     skip,
     wait_until,
     write_trigger,
@@ -32,6 +33,7 @@ from tests.live.exec_scenarios import (
     GROUP,
     MARK,
     NONBLOCK,
+    ONE,
     READ,
     SCENARIOS,
     TWO,
@@ -184,7 +186,9 @@ def test_reader_in_any_language(
             assert ours == lines_of(fs, lambda *command: [*map(str, command)])
     (expected,) = fault.expected_of_proposed()
     (line,) = ours[1:]
-    assert f" error={expected.error} count=1 pid=cause " in line
+    assert f" error={expected.error} count=1 " in line
+    if fault.fstype == "ext4":  # XFS may have its buffers looked at by a worker
+        assert " pid=cause " in line
     assert (" handle=none " in line) == (expected.form == "sb")
 
 
@@ -228,7 +232,7 @@ def test_root_directory_of_its_own(place: Place, tmp_path: Path) -> None:
 def test_pids_are_those_of_the_clients_namespace(place: Place, options: tuple[str, ...]) -> None:
     """Its own is 1 there."""
     require_exact_kernel()
-    words = f"{GROUP} {MARK} pid {TWO} await {READ}"
+    words = f"{GROUP} {MARK} pid {ONE} await {READ}"
     for command in (["unshare", "-p", "-f"], ["unshare", "-p", "-f", "--mount-proc"]):
         plain = [*command, *place.client(words)]
         with Running(place.directory, plain) as client:
@@ -271,6 +275,8 @@ def test_who_has_no_privilege_gets_what_the_kernel_gives(place: Place, who: str)
         f"{NONBLOCK} {MARK} mark:0x1:0x8000:{{mnt}} mark:0x1:0x8:/proc/self/exe init:0x300 "
         f"init:0x210 init:0x80 {NONBLOCK} mark:0x1:0x100:{{mnt}} {TWO} {READ}"
     )
+    if who == "user_namespace" and IN_LAB:
+        skip("the lab's root is a chroot: no user namespaces", expected=True)
     place.fs.mount_point.parent.chmod(0o755)
     lines = same(place, [*UNPRIVILEGED[who], *place.client(words)])
     assert any(line.startswith("mark:0x101:0x8000:") and "EPERM" in line for line in lines)

@@ -22,7 +22,12 @@ SHARED = (
     "test_device_mapper.py",
     "test_probes_cli.py",
 )
-WORK = {"6.12": matrix.TESTS, "7": SHARED, "6.1": SHARED}
+# What kprobes see of places, and clients taken over by them: one start of each.
+PARTS = (
+    "test_visibility.py",
+    "test_exec_sample.py",
+)
+WORK = {"6.12": (*matrix.MAIN_JOB, *PARTS), "7": SHARED, "6.1": (*SHARED, *PARTS)}
 
 
 @pytest.fixture(scope="module")
