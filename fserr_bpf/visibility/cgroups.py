@@ -26,13 +26,15 @@ _SHORT_ID = re.compile(r"[0-9a-f]{12,63}")
 class CgroupFilter:
     """A cgroup, by its id: a later one of the same name is another. ``path`` is its folder.
 
-    ``owners``: this kernel knows whose dirty pages an inode has.
+    ``owners``: this kernel knows whose dirty pages an inode has. A cgroup without the
+    controllers for that owns none: what its processes write is that of one above.
     """
 
     def __init__(self, path: str, *, owners: bool) -> None:
         self.path = path
         self.number = os.stat(path).st_ino
-        self._owners = owners
+        with open(os.path.join(path, "cgroup.controllers")) as file:
+            self._owners = owners and {"memory", "io"} <= set(file.read().split())
 
     def owns(self, record: Record, place: PlaceRecord | None, fstype: str) -> Answer:
         """Whether the error is of the cgroup or of one below it.

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from compare.faults.cutting import cut
+from compare.faults.fault import run_child
 from compare.scratch import run, scratch
 from fserr_bpf.errors import UsageError
 from fserr_bpf.live.armed import Armed
@@ -104,6 +106,20 @@ def test_a_group_that_is_gone_is_remembered(placed: Armed, group: Path) -> None:
             later = ears.after(here)
     assert heard == {"all": {here}, "marked": {here}}
     assert later == {"all": {here}, "marked": set()}
+
+
+def test_who_wrote_owns_what_another_writes_back(placed: Armed, group: Path) -> None:
+    """Where the kernel keeps that; elsewhere the error is that of the task that meets it."""
+    with two_victims("ext4") as (fs, inside, _):
+        top = Mark.filesystem(str(fs.mount_point))
+        with Ears(placed, [fs.mount_point], filter_of(group), marked=top) as ears:
+            here = ino(inside)
+            with cut(fs, str(inside)):
+                dd = ("dd", "if=/dev/zero", f"of={inside}", "bs=64k", "count=1", "conv=notrunc")
+                assert run_child(*entering(group), *dd, path=str(inside)).returncode == 0
+                assert run_child("sync", str(inside), path=str(inside)).returncode == 1
+            heard = ears.after(here)
+    assert heard == {"all": {here}, "marked": {here} if tracks_writeback() else set()}
 
 
 def test_errors_of_the_superblock_are_of_the_task(placed: Armed, group: Path) -> None:

@@ -116,6 +116,11 @@ def test_whiteouts_opaque_and_renamed_directories() -> None:
 # containers
 
 
+def leave(process: int, point: Path) -> None:
+    """Unmount it in the mount namespace of ``process``, below its root."""
+    run("nsenter", "--mount", "--root", f"--target={process}", "umount", str(point))
+
+
 def test_a_mount_that_only_a_container_has(placed: Armed, scratch_space: Path) -> None:
     bound = scratch_space / "bound"
     bound.mkdir()
@@ -131,7 +136,7 @@ def test_a_mount_that_only_a_container_has(placed: Armed, scratch_space: Path) -
             fail_writes(fs, inside, outside)
             heard = ears.after(here, there)
             assert ears.groups["mount"].news == []
-            run("nsenter", "--mount", f"--target={pid}", "umount", str(bound))
+            leave(pid, bound)
             for who in ears.heard.values():
                 who.clear()
             fail_writes(fs, inside)
@@ -177,7 +182,7 @@ def test_it_is_watched_until_that_container_ends(placed: Armed, scratch_space: P
             top = f"/proc/{pid}/root{fs.mount_point}"
             with Monitor([Mark.subtree(top)], armed=placed) as monitor:
                 before = change(monitor), len(monitor.marks)
-                run("nsenter", "--mount", f"--target={pid}", "umount", str(fs.mount_point))
+                leave(pid, fs.mount_point)
                 after = change(monitor), len(monitor.marks)
         fs.mount()
     assert before == ([], 1)
