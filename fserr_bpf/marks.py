@@ -252,7 +252,8 @@ class MarkTable:
         marked = MarkedFilesystem(
             path=path,
             dev=dev,
-            fsid=Fsid(*identity.fsid),
+            # a subvolume of btrfs has its own
+            fsid=earlier.fsid if earlier and part else Fsid(*identity.fsid),
             form=identity.form,
             fstype=identity.fstype,
             device=os.path.basename(preferred.source) or "{}:{}".format(*identity.dev),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -67,7 +68,14 @@ def resolve(mark: Mark, now_ns: int) -> Iterator[Resolved]:
 
 
 def _part(mark: Mark, path: str, end: MountId | None, now_ns: int, *, everything: bool) -> Resolved:
-    check_markable(path, whole=False)
+    try:
+        check_markable(path, whole=False)
+    except MarkError as error:
+        # up to 6.7 of subvolumes, which nothing but a mark of the kernel's minds
+        cause = error.__cause__
+        subvolume = isinstance(cause, OSError) and cause.errno == errno.EXDEV
+        if mark.kind is MarkKind.INODE or not subvolume:
+            raise
     root = inode_at(path)
     return Resolved(path, identify(path), Part(mark.kind, mark.path, root, now_ns, everything, end))
 

@@ -80,24 +80,27 @@ class Ears:
         **marks: Mark,
     ) -> None:
         self._armed = armed
-        self._stack = ExitStack()
         self.groups: dict[str, ErrorGroup] = {}
         self.heard: dict[str, list[int]] = {}
-        everything = MarkTable([Mark.filesystem(str(top)) for top in tops])
-        self._add("all", everything)
-        for name, mark in marks.items():
-            self._add(name, MarkTable([mark], options.ignore, options.superblock), options.cgroup)
-        devices = {dev for group in self.groups.values() for dev in group.marks.devices()}
-        armed.watch(self, devices)
-        self._stack.callback(armed.watch, self, ())
-        source = Source(armed, self.groups["all"].wanted)
-        self.source = self._stack.enter_context(source)
-        if source.kernel_group:
-            for marked in everything:
-                source.kernel_group.mark(marked)
+        with ExitStack() as stack:
+            everything = MarkTable([Mark.filesystem(str(top)) for top in tops])
+            self._add(stack, "all", everything)
+            for name, mark in marks.items():
+                table = MarkTable([mark], options.ignore, options.superblock)
+                self._add(stack, name, table, options.cgroup)
+            devices = {dev for group in self.groups.values() for dev in group.marks.devices()}
+            armed.watch(self, devices)
+            stack.callback(armed.watch, self, ())
+            self.source = stack.enter_context(Source(armed, self.groups["all"].wanted))
+            if self.source.kernel_group:
+                for marked in everything:
+                    self.source.kernel_group.mark(marked)
+            self._stack = stack.pop_all()
 
-    def _add(self, name: str, marks: MarkTable, cgroup: CgroupFilter | None = None) -> None:
-        places = self._stack.enter_context(Places()) if marks.partial else None
+    def _add(
+        self, stack: ExitStack, name: str, marks: MarkTable, cgroup: CgroupFilter | None = None
+    ) -> None:
+        places = stack.enter_context(Places()) if marks.partial else None
         if places:
             places.ready()
         group = ErrorGroup(

@@ -15,6 +15,7 @@ from compare.scratch import Scratch, run, scratch
 from fserr_bpf.errors import MarkError
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.mounts import read_mounts
+from fserr_bpf.marks import MarkTable
 from fserr_bpf.model.mark import Mark, MarkKind
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
@@ -228,6 +229,16 @@ def test_subvolumes_are_below_where_they_are(placed: Armed, scratch_space: Path)
         finally:
             run("umount", str(point))
     assert heard == [{"all", "inside", "nested", "folder", "mount"}, {"all", "copy"}]
+
+
+def test_events_have_the_fsid_of_the_file_system_mark(placed: Armed) -> None:
+    with scratch("btrfs") as fs:
+        nested = fs.mount_point / "nested"
+        run("btrfs", "subvolume", "create", str(nested))
+        top, part = Mark.filesystem(str(fs.mount_point)), Mark.subtree(str(nested))
+        ids = [MarkTable(marks) for marks in ([top], [part, top], [top, part], [part])]
+        found = [{marked.fsid for marked in table} for table in ids]
+    assert found[0] == found[1] == found[2] != found[3]
 
 
 # mounts that go
