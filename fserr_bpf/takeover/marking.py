@@ -82,10 +82,15 @@ class Marking(Closing):
             group.mark(call, dirfd, name)
             if not matters:
                 return None
-            self._locator.mark(call.lookup, dirfd, name)
-            if adds and self._kernel_group:
-                self._kernel_group.mark_at(call.lookup, dirfd, name)
-            return look_at(call.lookup, dirfd, name)
+            try:
+                self._locator.mark(call.lookup, dirfd, name)
+                if adds and self._kernel_group:
+                    self._kernel_group.mark_at(call.lookup, dirfd, name)
+                return look_at(call.lookup, dirfd, name)
+            except OSError:
+                if call.whole:
+                    raise
+                return None  # an inode of a file system without handles: nothing to hear
 
         marked = client.in_context(call.dirfd, call.name, work)
         if marked is None:
