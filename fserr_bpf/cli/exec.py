@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
+from fserr_bpf.cli.options import add_stream
 from fserr_bpf.errors import UsageError
 from fserr_bpf.live.armed import check_privileges
-from fserr_bpf.model.stream import Stream
 from fserr_bpf.takeover.process import become_client
 from fserr_bpf.takeover.service import Settings, serve
 
@@ -21,13 +21,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "it gets FAN_FS_ERROR events that this kernel does not send. It starts when the probes "
         "are armed and keeps its pid, terminal, signals and exit status.",
     )
-    parser.add_argument(
-        "--stream",
-        type=Stream,
-        choices=list(Stream),
-        default=Stream.PROPOSED,
-        help="what is an event, as for run (default: proposed)",
-    )
+    add_stream(parser)
     parser.add_argument(
         "--exact",
         action="store_true",

@@ -7,6 +7,7 @@ import select
 import sys
 
 from fserr_bpf.cli.marks import add_mark_options, marks_of, visibility_of
+from fserr_bpf.cli.options import add_paths, add_stream
 from fserr_bpf.cli.watching import (
     announce,
     needed_capabilities,
@@ -31,24 +32,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="stream the errors of file systems until Ctrl-C",
         description="Stream the errors of file systems until Ctrl-C or SIGTERM.",
     )
-    parser.add_argument(
-        "paths",
-        nargs="*",
-        metavar="PATH",
-        help="any path on the file system to watch; default: every mounted ext4, XFS, "
-        "btrfs and f2fs, also those mounted later",
-    )
+    add_paths(parser)
     add_mark_options(parser)
     parser.add_argument("--format", choices=sorted(FORMATS), default="text")
     parser.add_argument("--output", metavar="FILE", help="append to FILE, not standard output")
-    parser.add_argument(
-        "--stream",
-        type=Stream,
-        choices=list(Stream),
-        default=Stream.PROPOSED,
-        help="native: what this kernel emits itself; fserror: what Linux 7.x emits; "
-        "proposed (default): ext4, XFS and writeback errors of every file system",
-    )
+    add_stream(parser)
     parser.add_argument(
         "--detail",
         action="store_true",

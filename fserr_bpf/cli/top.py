@@ -20,11 +20,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import TYPE_CHECKING
 
 from fserr_bpf.cli.marks import add_mark_options, marks_of, visibility_of
+from fserr_bpf.cli.options import add_paths, add_stream, seconds
 from fserr_bpf.cli.watching import announce, needed_capabilities, say, stop_signals
 from fserr_bpf.errors import FserrError, UsageError
 from fserr_bpf.live.privileges import drop
 from fserr_bpf.model.event import FsErrorEvent
-from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
 from fserr_bpf.symbolize import Symbolizer
 from fserr_bpf.top import report
@@ -40,7 +40,6 @@ _QUIT = frozenset("qQ\x03\x04")  # also Ctrl-C and Ctrl-D
 _ORDERS = {"c": Order.COUNT, "t": Order.TIME}
 _PAUSE = frozenset("p ")
 _SIGNALS = 64  # numbers to read at once
-_LONGEST = 86400  # seconds
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,21 +50,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Show which file systems have errors, from which places of the kernel, and "
         "the last events, while they happen.",
     )
-    parser.add_argument(
-        "paths",
-        nargs="*",
-        metavar="PATH",
-        help="any path on the file system to watch; default: every mounted ext4, XFS, "
-        "btrfs and f2fs, also those mounted later",
-    )
+    add_paths(parser)
     add_mark_options(parser)
-    parser.add_argument(
-        "--stream",
-        type=Stream,
-        choices=list(Stream),
-        default=Stream.PROPOSED,
-        help="what is an event, as for run (default: proposed)",
-    )
+    add_stream(parser)
     parser.add_argument(
         "--detail", action="store_true", help="also ask which file it is, as for run"
     )
@@ -78,7 +65,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--interval",
-        type=_seconds,
+        type=seconds,
         default=1.0,
         metavar="S",
         help="seconds between two drawings at least; with --once: how long to watch (default: 1)",
@@ -90,13 +77,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--json", action="store_true", help="with --once: one object for programs")
     parser.set_defaults(function=run)
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {_LONGEST}")
-    return seconds
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import select
 import sys
 from contextlib import ExitStack
 
+from fserr_bpf.cli.options import seconds
 from fserr_bpf.cli.watching import say, stop_signals
 from fserr_bpf.live.privileges import Capability, check_user, drop
 from fserr_bpf.outputs.sink import Sink
@@ -17,7 +18,6 @@ from fserr_bpf.watchfiles.source import FileErrors
 from fserr_bpf.watchfiles.watch import Watch
 
 _TIMEOUT = 30.0  # seconds for one hook
-_LONGEST = 86400
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,7 +45,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=_TIMEOUT,
         metavar="S",
         help=f"seconds for one run of CMD (default: {_TIMEOUT:g})",
@@ -57,13 +57,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--format", choices=sorted(FORMATS), default="text")
     parser.set_defaults(function=run)
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {_LONGEST}")
-    return seconds
 
 
 def run(arguments: argparse.Namespace) -> int:
