@@ -149,8 +149,7 @@ def test_the_path_is_that_of_the_moment_of_the_error(scratch_space: Path) -> Non
         with watching(scratch_space, "--glob", f"{fs.mount_point}/**/*.db", hook=NOTE) as started:
             made = new_file(folder / "made.db")
             hidden = early.rename(folder / "early.tmp")
-            (folder / "below").mkdir()
-            moved = made.rename(folder / "below" / "moved.db")
+            moved = made.rename(folder.with_name("group0") / "moved.db")
             run("sync", "--file-system", str(folder))
             with failing(fs, hidden, moved):
                 write(hidden)  # has no longer a name that matches
