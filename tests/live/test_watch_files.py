@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import time
@@ -16,58 +15,22 @@ from fserr_bpf.errors import FserrError, OutputError, UsageError
 from tests.live.conftest import kernel_version, wait_until
 from tests.live.watching_files import (
     COMMAND,
-    Watching,
+    account,
     breakable,
+    children_of,
     failing,
+    hooked,
     new_file,
+    paths,
+    runner_of,
+    wait_for_hooks,
+    wait_for_paths,
     watching,
     write,
 )
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("file_systems")]
 NOTE = 'echo "$FSERR_PATH" >> "$HOOKED"'
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def runner_of(started: Watching) -> int:
-    """The process that runs the hooks."""
-    (found,) = (
-        pid
-        for pid in children_of(started.process.pid)
-        if b"watchfiles.runner" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
-    return found
-
-
-def paths(started: Watching) -> list[str]:
-    """Those of the events, each once, in order: a busy machine may split the reports of one
-    failed write."""
-    return list(dict.fromkeys(event["path"] for event in started.events()))
-
-
-def hooked(started: Watching) -> list[str]:
-    """What the hooks noted, each line once."""
-    return list(dict.fromkeys(started.hooked()))
-
-
-def account(started: Watching) -> tuple[bool, bool]:
-    """Whether there were errors elsewhere and of unknown path; the rest adds up."""
-    events, elsewhere, unknown = started.account()
-    run_, failed, timed_out, joined, dropped = started.hooks()
-    assert (run_ + joined + dropped, failed, timed_out) == (events, 0, 0)
-    assert len(started.hooked()) == run_
-    return elsewhere, unknown
-
-
-def wait_for_paths(started: Watching, count: int) -> None:
-    wait_until(lambda: len(paths(started)) >= count, f"events of {count} files")
-
-
-def wait_for_hooks(started: Watching, count: int) -> None:
-    wait_until(lambda: len(hooked(started)) >= count, f"hooks for {count} files")
 
 
 # what a line and a hook are told
@@ -307,165 +270,6 @@ def test_an_unknown_path_is_told_and_counted(scratch_space: Path) -> None:
             assert started.end() == 0
     assert started.account() == (0, False, True)
     assert started.hooks() == [0, 0, 0, 0, 0]
-
-
-# what hooks do
-
-
-def test_hooks_that_fail_and_hang_are_told(scratch_space: Path) -> None:
-    hook = """case "$FSERR_PATH" in
-        */fails) exit 3 ;;
-        */hangs) echo $$ >> "$HOOKED"; sleep 1000 ;;
-        */stubborn) trap '' TERM; echo $$ >> "$HOOKED"; sleep 1000 & wait; sleep 1000 ;;
-        */dies) kill -KILL $$ ;;
-        */late) trap 'sleep 0.2; echo cleaned >> "$HOOKED"; exit 0' TERM; sleep 1000 & wait ;;
-        esac"""
-    with breakable() as (fs, folder):
-        names = ["fails", "hangs", "stubborn", "dies", "late", "fine"]
-        files = [new_file(folder / name) for name in names]
-        arguments = ("--glob", f"{folder}/*", "--timeout", "0.5")
-        with watching(scratch_space, *arguments, hook=hook) as started:
-            with failing(fs, *files):
-                for file in files:
-                    write(file)
-            wait_for_paths(started, 6)
-
-            def ends() -> set[str]:
-                return {x for x in started.said() if "hook for" in x}
-
-            wait_until(lambda: len(ends()) == 5, "the ends of all")
-            assert started.end() == 0
-            said = ends()
-            numbers = [int(n) for n in started.hooked() if n.isdigit()]
-    assert sorted(said) == [
-        f"fserr-bpf: hook for {folder}/dies: died of SIGKILL",
-        f"fserr-bpf: hook for {folder}/fails: exit status 3",
-        f"fserr-bpf: hook for {folder}/hangs: ran longer than 0.5 s, ended by SIGTERM",
-        f"fserr-bpf: hook for {folder}/late: ran longer than 0.5 s, ended by SIGTERM",
-        f"fserr-bpf: hook for {folder}/stubborn: ran longer than 0.5 s, ended by SIGKILL",
-    ]
-    assert "cleaned" in started.hooked()
-    run_, failed, timed_out, joined, dropped = started.hooks()
-    assert (run_ + joined + dropped, failed, timed_out) >= (6, 2, 3)
-    # the whole process group has gone with it
-    assert len(numbers) >= 2
-    for number in numbers:
-        living = ["pgrep", "-g", str(number), "-r", "D,R,S,T"]
-        assert subprocess.run(living, check=False).returncode == 1
-
-
-def test_a_slow_hook_holds_up_nothing_and_sees_every_error(scratch_space: Path) -> None:
-    """A hook that waits for the test: events come meanwhile, and join one later run."""
-    gate = scratch_space / "gate"
-    os.mkfifo(gate)
-    hook = f'cat "{gate}" > "{scratch_space}/begun"; echo "$FSERR_PATH $FSERR_COUNT" >> "$HOOKED"'
-    with breakable() as (fs, folder):
-        file, others = new_file(folder / "file"), [new_file(folder / f"o{n}") for n in range(6)]
-        arguments = ("--glob", f"{folder}/*", "--timeout", "600")
-        with watching(scratch_space, *arguments, hook=hook) as started:
-            with failing(fs, file, *others):
-                write(file)
-                wait_until((scratch_space / "begun").exists, "the hook to begin")
-                for _ in range(20):
-                    before = len(started.events())
-                    write(file)  # one by one: nobody waits for the hook
-                    wait_until(lambda n=before: len(started.events()) > n, "the event")  # type: ignore[misc]
-                for other in others:
-                    write(other)
-                wait_for_paths(started, 7)
-            assert started.hooked() == []
-            while len(started.hooked()) < 8:
-                done = len(started.hooked())
-                with gate.open("w"):
-                    pass
-                wait_until(lambda n=done: len(started.hooked()) > n, "a hook to end")  # type: ignore[misc]
-            assert started.end() == 0
-    assert account(started) == (False, False)
-    counts = [line.rsplit(" ", 1) for line in started.hooked()]
-    mine = [int(count) for path, count in counts if path == str(file)]
-    told = [e["error_count"] for e in started.events() if e["path"] == str(file)]
-    assert mine == [told[0], sum(told[1:])]
-    assert sorted(path for path, _ in counts) == sorted([str(file)] * 2 + [str(o) for o in others])
-
-
-def test_a_signal_lets_hooks_that_run_end_and_begins_no_other(scratch_space: Path) -> None:
-    gate = scratch_space / "gate"
-    os.mkfifo(gate)
-    with breakable() as (fs, folder):
-        file = new_file(folder / "file")
-        hook = f'touch "{scratch_space}/begun"; cat "{gate}"; echo done >> "$HOOKED"'
-        with watching(scratch_space, "--glob", f"{folder}/*", hook=hook) as started:
-            with failing(fs, file):
-                write(file)
-                wait_until((scratch_space / "begun").exists, "the hook to begin")
-                before = len(started.events())
-                write(file)
-                wait_until(lambda: len(started.events()) > before, "the event")
-            # as a terminal does it, to everybody in the foreground
-            os.kill(started.process.pid, signal.SIGINT)
-            wait_until(lambda: "waiting for 1 hooks" in str(started.said()), "the word of it")
-            assert started.process.poll() is None
-            with gate.open("w"):
-                pass
-            assert started.process.wait(60) == 0
-    assert started.hooked() == ["done"]
-    assert "fserr-bpf: 1 hooks that waited are not run" in started.said()
-    run_, failed, timed_out, _, dropped = started.hooks()
-    assert (run_, failed, timed_out, dropped) == (1, 0, 0, 1)
-
-
-def test_a_second_signal_leaves_the_hook_with_its_time_limit(scratch_space: Path) -> None:
-    with breakable() as (fs, folder):
-        file = new_file(folder / "file")
-        hook = 'echo $$ >> "$HOOKED"; exec sleep 1000'
-        arguments = ("--glob", f"{folder}/*", "--timeout", "2")
-        with watching(scratch_space, *arguments, hook=hook) as started:
-            with failing(fs, file):
-                write(file)
-            wait_for_hooks(started, 1)
-            number = int(started.hooked()[0])
-            runner = runner_of(started)
-            os.kill(started.process.pid, signal.SIGTERM)
-            wait_until(lambda: "waiting for 1 hooks" in str(started.said()), "the word of it")
-            os.kill(started.process.pid, signal.SIGTERM)
-            assert started.process.wait(60) == -signal.SIGTERM
-            for pid in (number, runner):
-                wait_until(lambda p=pid: not Path(f"/proc/{p}").exists(), "its end")  # type: ignore[misc]
-
-
-def test_hooks_keep_the_rights_that_the_monitor_gives_up(scratch_space: Path) -> None:
-    hook = 'grep -E "Uid|CapEff" /proc/self/status; readlink /proc/$$/fd/0; echo end'
-    with breakable() as (fs, folder):
-        file = new_file(folder / "file")
-        found = []
-        for arguments in ((), ("--hook-user", "nobody")):
-            with watching(scratch_space, "--glob", f"{folder}/*", *arguments, hook=hook) as started:
-                with failing(fs, file):
-                    write(file)
-                wait_until(lambda s=started: "end" in s.said(), "the hook")  # type: ignore[misc]
-                status = Path(f"/proc/{started.process.pid}/status").read_text()
-                assert started.end() == 0
-            found.append([x for x in started.said() if not x.startswith("fserr-bpf: ")])
-            assert "CapEff:\t0000000000000004\n" in status  # CAP_DAC_READ_SEARCH, to follow mounts
-    own = re.search(r"CapEff:\t(\w+)", Path("/proc/self/status").read_text())
-    assert own is not None
-    assert found[0] == ["Uid:\t0\t0\t0\t0", f"CapEff:\t{own[1]}", "/dev/null", "end"]
-    nobody = "Uid:\t65534\t65534\t65534\t65534"
-    assert found[1] == [nobody, f"CapEff:\t{0:016x}", "/dev/null", "end"]
-
-
-def test_what_hooks_print_is_not_among_the_events(scratch_space: Path) -> None:
-    with breakable() as (fs, folder):
-        file = new_file(folder / "file")
-        hook = 'echo from the hook; cat >> "$HOOKED"; echo x >> "$HOOKED"'
-        with watching(scratch_space, "--glob", f"{folder}/*", hook=hook) as started:
-            with failing(fs, file):
-                write(file)
-            wait_for_hooks(started, 1)
-            assert started.end() == 0
-    assert "from the hook" in started.said()
-    assert paths(started) == [str(file)]
-    assert hooked(started) == ["x"]  # standard input is empty
 
 
 # trouble

@@ -141,3 +141,45 @@ def write(path: Path) -> int:
     assert caused.returncode == 1
     assert "Input/output error" in caused.stderr, caused.stderr
     return caused.pid
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def runner_of(started: Watching) -> int:
+    """The process that runs the hooks."""
+    (found,) = (
+        pid
+        for pid in children_of(started.process.pid)
+        if b"watchfiles.runner" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    return found
+
+
+def paths(started: Watching) -> list[str]:
+    """Those of the events, each once, in order: a busy machine may split the reports of one
+    failed write."""
+    return list(dict.fromkeys(event["path"] for event in started.events()))
+
+
+def hooked(started: Watching) -> list[str]:
+    """What the hooks noted, each line once."""
+    return list(dict.fromkeys(started.hooked()))
+
+
+def account(started: Watching) -> tuple[bool, bool]:
+    """Whether there were errors elsewhere and of unknown path; the rest adds up."""
+    events, elsewhere, unknown = started.account()
+    run_, failed, timed_out, joined, dropped = started.hooks()
+    assert (run_ + joined + dropped, failed, timed_out) == (events, 0, 0)
+    assert len(started.hooked()) == run_
+    return elsewhere, unknown
+
+
+def wait_for_paths(started: Watching, count: int) -> None:
+    wait_until(lambda: len(paths(started)) >= count, f"events of {count} files")
+
+
+def wait_for_hooks(started: Watching, count: int) -> None:
+    wait_until(lambda: len(hooked(started)) >= count, f"hooks for {count} files")
