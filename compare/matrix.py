@@ -45,6 +45,7 @@ TESTS = (
     "test_visibility_views.py",
     "test_cgroups.py",
     "test_watch_files.py",
+    "test_watch_hooks.py",
     "test_postgresql.py",
     "test_seccomp.py",
     "test_client.py",
