@@ -16,7 +16,6 @@ from fserr_bpf.codec import reader
 from fserr_bpf.codec.groupflags import GroupFlags
 from fserr_bpf.codec.handles import HandleInode, inode_of
 from fserr_bpf.codec.side import place_in, record_in, side_in
-from fserr_bpf.errors import UsageError
 from fserr_bpf.kernelgroup import SOURCE
 from fserr_bpf.live.armed import Armed
 from fserr_bpf.live.fanotify import max_queued_events
@@ -61,8 +60,8 @@ class ErrorGroup:
     ``max_events`` is the length of the queue, None for no limit, KERNEL_LIMIT for what the
     kernel gives its own groups. ``names`` stands for details: events have an
     ``origin.side``. ``places`` is asked for what the probes do not know of marks on parts
-    of a file system; ``cgroup`` lets its errors through only. Raises UsageError for a
-    stream that has no details.
+    of a file system; ``cgroup`` lets its errors through only. Only the stream
+    proposed has details.
     """
 
     def __init__(
@@ -77,8 +76,6 @@ class ErrorGroup:
         places: Places | None = None,
         cgroup: CgroupFilter | None = None,
     ) -> None:
-        if (flags.detail or flags.location) and stream is not Stream.PROPOSED:
-            raise UsageError(f"the stream {stream} has no details", "ask for the stream proposed")
         self.stream = stream
         self.flags = flags
         self.marks = marks

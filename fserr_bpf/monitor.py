@@ -70,6 +70,8 @@ class Monitor(Closing):
         if detail and stream is Stream.PROPOSED:
             flags |= FAN_REPORT_DETAILED_ERROR | FAN_REPORT_ERROR_LOCATION
         group_flags = GroupFlags.of(flags)
+        if (group_flags.detail or group_flags.location) and stream is not Stream.PROPOSED:
+            raise UsageError(f"the stream {stream} has no details", "ask for the stream proposed")
         self.stream = stream
         with contextlib.ExitStack() as stack:
             self.marks = MarkTable(marks, ignore, superblock)
