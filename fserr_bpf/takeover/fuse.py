@@ -20,10 +20,10 @@ from __future__ import annotations
 import errno
 import os
 import select
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import NamedTuple, TypeVar
 
@@ -84,7 +84,10 @@ class FuseServer(Closing):
         self._opening: int | None = None
         self._later: deque[_Request] = deque()
         self._restarting: set[Restarting] = set()
+        # one that stays: to start a thread takes longer than to open a file
+        self._helper = ThreadPoolExecutor(1)
         with ExitStack() as undo:
+            undo.callback(self._helper.shutdown)
             self._device = open_fuse()
             undo.callback(os.close, self._device)
             self._mount = mount_fuse(self._device)
@@ -101,6 +104,7 @@ class FuseServer(Closing):
             self._loop.remove(self._device)
             os.close(self._device)
             os.close(self._mount)
+            self._helper.shutdown()
             self._device = -1
 
     def aside(self, work: Callable[[], T]) -> T:
@@ -108,20 +112,9 @@ class FuseServer(Closing):
 
         Reads and polls of clients wait. An exception of ``work`` is raised here.
         """
-        results: list[T] = []
-        errors: list[BaseException] = []
         done = os.eventfd(0, os.EFD_CLOEXEC)
-
-        def run() -> None:
-            try:
-                results.append(work())
-            except BaseException as error:
-                errors.append(error)
-            finally:
-                os.eventfd_write(done, 1)
-
-        thread = threading.Thread(target=run)
-        thread.start()
+        helping = self._helper.submit(work)
+        helping.add_done_callback(lambda _: os.eventfd_write(done, 1))
         try:
             poller = select.poll()
             poller.register(self._device, select.POLLIN)
@@ -129,13 +122,12 @@ class FuseServer(Closing):
             while done not in (ready := dict(poller.poll())):
                 self._serve_aside(ready[self._device])
         finally:
-            thread.join()
+            # the callback comes last of all: until then the number is in use
+            os.eventfd_read(done)
             os.close(done)
         if self._later:
             self._loop.call_at(0, self._serve_later)
-        if errors:
-            raise errors[0]
-        return results[0]
+        return helping.result()
 
     def _serve_aside(self, events: int) -> None:
         if not events & select.POLLIN:
