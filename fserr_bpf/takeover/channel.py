@@ -27,7 +27,10 @@ class Channel(Protocol):
         """(st_dev, st_ino), by which the client's descriptors of it are known."""
 
     def client_end(self) -> int:
-        """The descriptor to inject, once; the caller closes it afterwards."""
+        """The descriptor to inject, once; the caller hands it back to `given`."""
+
+    def given(self, end: int) -> None:
+        """Close our copy of the client's descriptor, now that the client has its own or none."""
 
     def before_insert(self) -> None:
         """The queue gets back what the client has not read, so that it may merge and counts."""

@@ -38,6 +38,8 @@ from fserr_bpf.uapi import fuse
 from fserr_bpf.uapi.fuse import Opcode
 
 _MINOR = 31  # the protocol of Linux 5.4, the last whose layouts these are
+_NOFLUSH_MINOR = 35  # that of Linux 5.16
+_OPEN_FLAGS = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NONSEEKABLE | fuse.FOPEN_STREAM | fuse.FOPEN_NOFLUSH
 _MAX_WRITE = 4096
 _MAX_PAGES = 256
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -82,6 +84,7 @@ class FuseServer(Closing):
         self._channels: dict[int, ExactChannel] = {}
         self._last_node = fuse.FUSE_ROOT_ID
         self._opening: int | None = None
+        self._closes_silently = False
         self._later: deque[_Request] = deque()
         self._restarting: set[Restarting] = set()
         # one that stays: to start a thread takes longer than to open a file
@@ -159,18 +162,23 @@ class FuseServer(Closing):
     def open(self, node: int, *, nonblocking: bool) -> int:
         """A descriptor of the file; nobody else can open it. Raises OSError."""
 
-        def work() -> int:
-            flags = os.O_RDWR | os.O_CLOEXEC | (os.O_NONBLOCK if nonblocking else 0)
-            descriptor = os.open(str(node), flags, dir_fd=self._mount)
-            # The first close of all asks whether closes are of interest. Here it may.
-            os.close(os.dup(descriptor))
-            return descriptor
-
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_NONBLOCK if nonblocking else 0)
         self._opening = node
         try:
-            return self.aside(work)
+            return self.aside(lambda: os.open(str(node), flags, dir_fd=self._mount))
         finally:
             self._opening = None
+
+    def close_copy(self, descriptor: int) -> None:
+        """Close a copy of a client's descriptor.
+
+        Before 5.16 that waits for a write of the client, even to be told that closes do not
+        interest us (``fuse_flush()``).
+        """
+        if self._closes_silently or self._device < 0:
+            os.close(descriptor)
+        else:
+            self.aside(lambda: os.close(descriptor))
 
     def answer(self, unique: int, error: int = 0, body: bytes = b"") -> None:
         """Answer a request with an errno (positive, 0 for none) and what belongs to it."""
@@ -233,7 +241,11 @@ class FuseServer(Closing):
             for channel in self._channels.values():
                 channel.interrupted(interrupted)
         elif opcode == Opcode.INIT:
-            self.answer(unique, 0, _init(body))
+            self._closes_silently = _kernel_minor(body) >= _NOFLUSH_MINOR
+            limits = (0, 0, _MAX_WRITE, 1, _MAX_PAGES, 0)
+            version = (fuse.FUSE_KERNEL_VERSION, _MINOR)
+            reply = fuse.INIT_OUT.pack(*version, 0, fuse.FUSE_MAX_PAGES, *limits, bytes(32))
+            self.answer(unique, 0, reply)
         elif opcode == Opcode.LOOKUP:
             self._look_up(unique, body.split(b"\0")[0])
         elif opcode == Opcode.GETATTR:
@@ -241,8 +253,7 @@ class FuseServer(Closing):
         elif opcode == Opcode.STATFS:
             self.answer(unique, 0, fuse.STATFS_OUT.pack(0, 0, 0, 0, 0, _PAGE, 255, _PAGE, 0, b""))
         elif opcode == Opcode.OPEN and node == self._opening:
-            flags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NONSEEKABLE | fuse.FOPEN_STREAM
-            self.answer(unique, 0, fuse.OPEN_OUT.pack(node, flags, 0))
+            self.answer(unique, 0, fuse.OPEN_OUT.pack(node, _OPEN_FLAGS, 0))
         elif opcode not in _UNANSWERED:
             self.answer(unique, _FIXED_ANSWERS.get(opcode, errno.ENOSYS))
 
@@ -272,12 +283,11 @@ class FuseServer(Closing):
             self.answer(unique, errno.ENOENT)
 
 
-def _init(body: bytes) -> bytes:
-    major, minor, _, _ = fuse.INIT_IN.unpack_from(body)
+def _kernel_minor(init: bytes) -> int:
+    major, minor, _, _ = fuse.INIT_IN.unpack_from(init)
     if major != fuse.FUSE_KERNEL_VERSION or minor < _MINOR:
         raise KernelError(f"FUSE protocol {major}.{minor} is not known", "do without --exact")
-    limits = (0, 0, _MAX_WRITE, 1, _MAX_PAGES, 0)
-    return fuse.INIT_OUT.pack(major, _MINOR, 0, fuse.FUSE_MAX_PAGES, *limits, bytes(32))
+    return int(minor)
 
 
 def _attributes(node: int) -> bytes:
@@ -320,8 +330,12 @@ class ExactChannel(Closing):
             self._server.answer(self._waiting.popleft().unique, errno.EIO)
 
     def client_end(self) -> int:
-        """The client's descriptor, which the caller closes; once. Raises OSError."""
+        """The client's descriptor, once; the caller hands it back to `given`. Raises OSError."""
         return self._server.open(self._node, nonblocking=self._nonblocking)
+
+    def given(self, end: int) -> None:
+        """Close our copy of the client's descriptor."""
+        self._server.close_copy(end)
 
     def before_insert(self) -> None:
         """All that is unread is in the queue."""

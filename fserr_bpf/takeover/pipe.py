@@ -100,12 +100,16 @@ class PipeChannel(Closing):
             self._write_end = -1
 
     def client_end(self) -> int:
-        """The client's descriptor, which the caller closes; once."""
+        """The client's descriptor, once; the caller hands it back to `given`."""
         descriptor = self._client_end
         if descriptor is None:
             raise ValueError("the client's end was given away already")
         self._client_end = None
         return descriptor
+
+    def given(self, end: int) -> None:
+        """Close our copy of the client's descriptor."""
+        os.close(end)
 
     def write_end(self) -> int:
         """Our descriptor: what is written into it, the client reads as one packet."""

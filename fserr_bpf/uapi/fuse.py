@@ -63,6 +63,7 @@ OPEN_OUT = Struct("<QII")
 FOPEN_DIRECT_IO = 1 << 0
 FOPEN_NONSEEKABLE = 1 << 2
 FOPEN_STREAM = 1 << 4
+FOPEN_NOFLUSH = 1 << 5
 
 # struct fuse_read_in: fh, offset, size, read_flags, lock_owner, flags, padding
 READ_IN = Struct("<QQIIQII")

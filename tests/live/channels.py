@@ -64,7 +64,11 @@ class Group(Closing):
 
     @abstractmethod
     def client_end(self) -> int:
-        """A descriptor to give to a client and to close."""
+        """A descriptor to give to a client, and then back to `given`."""
+
+    def given(self, end: int) -> None:
+        """The client has it."""
+        os.close(end)
 
     @abstractmethod
     def report(self, key: int) -> None:
@@ -131,6 +135,9 @@ class Emulated(Group):
 
     def client_end(self) -> int:
         return self.channel.client_end()
+
+    def given(self, end: int) -> None:
+        self.channel.given(end)
 
     def report(self, key: int) -> None:
         self.pending.append(key)
@@ -209,9 +216,10 @@ class Client(Closing):
     Sizes in its commands are ``N`` events and ``D`` bytes: "read:2+-1" is one byte less than
     two events. Behind a "fork" ``pid`` is the child, which the first process is the parent of:
     a supervisor never is its client's parent, and would be told of other things if it were.
+    Not ``at_once``: the test gives back ``end``, our copy of the descriptor, itself.
     """
 
-    def __init__(self, program: Path, group: Group, *commands: str) -> None:
+    def __init__(self, program: Path, group: Group, *commands: str, at_once: bool = True) -> None:
         self._group = group
         self._lines: list[int] = []
         self._rest = b""
@@ -219,7 +227,9 @@ class Client(Closing):
         command = [str(program), str(end), *(_sized(c, group.event_size) for c in commands)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, pass_fds=[end], stdin=pipe, stdout=pipe)
-        os.close(end)
+        if at_once:
+            group.given(end)
+        self.end = end
         assert self.process.stdout is not None
         self._output = self.process.stdout.fileno()
         self.pid = self.process.pid

@@ -68,7 +68,7 @@ def test_large_reads_are_full_and_never_wait(group: Emulated, size: int) -> None
         return read
 
     assert served(group.loop, read_all) == list(range(total))
-    os.close(end)
+    group.given(end)
 
 
 def test_a_read_and_a_poll_see_all_that_the_kernel_has(group: Emulated) -> None:
@@ -82,7 +82,7 @@ def test_a_read_and_a_poll_see_all_that_the_kernel_has(group: Emulated) -> None:
     group.pending.append(1)
     (read,) = Decoder().feed(served(group.loop, lambda: os.read(end, 4096)))
     assert read == event(1)._replace(error_count=2)
-    os.close(end)
+    group.given(end)
 
 
 def test_several_readers_take_their_turns(group: Emulated) -> None:
@@ -100,7 +100,7 @@ def test_several_readers_take_their_turns(group: Emulated) -> None:
         group.report(key)
     run_until(group.loop, lambda: not any(t.is_alive() for t in threads), "four readers")
     assert sorted(taken) == [0, 1, 2, 3]
-    os.close(end)
+    group.given(end)
 
 
 def test_the_identity_is_known_without_asking(group: Emulated) -> None:
@@ -111,14 +111,21 @@ def test_the_identity_is_known_without_asking(group: Emulated) -> None:
     # this thread is the server: asking it would wait for ever
     known = known_attributes(f"/proc/self/fd/{end}")
     assert (known.device, known.inode) == group.channel.identity
-    os.close(end)
+    group.given(end)
 
 
-def test_closing_a_copy_asks_nobody(group: Emulated) -> None:
-    end = group.client_end()
-    os.close(os.dup(end))
-    os.close(end)
-    run_until(group.loop, lambda: group.gone == 1, "the last close")
+def test_closing_our_copy_waits_for_nobody(program: Path, server: FuseServer, loop: Loop) -> None:
+    """A write holds the inode's lock while it waits for us, and so may a close before 5.16."""
+    with exact_group(server, loop) as group:
+        with Client(program, group, "write:8", at_once=False) as client:
+            # not served, so it stays there
+            system_call = Path(f"/proc/{client.pid}/syscall")
+            wait_until(
+                lambda: system_call.read_text().startswith(f"1 {client.end:#x} "), "the write"
+            )
+            group.given(client.end)
+            assert client.result() == -errno.EINVAL
+        run_until(loop, lambda: group.gone == 1, "the last close")
 
 
 def test_groups_are_apart(server: FuseServer, loop: Loop) -> None:
@@ -134,11 +141,11 @@ def test_groups_are_apart(server: FuseServer, loop: Loop) -> None:
             return False
 
     assert served(loop, lambda: [read(end) for end in ends]) == [False, True, False]
-    os.close(ends[1])
+    groups[1].given(ends[1])
     run_until(loop, lambda: groups[1].gone == 1, "one to be gone")
     assert [group.gone for group in groups] == [0, 1, 0]
     for index in (0, 2):
-        os.close(ends[index])
+        groups[index].given(ends[index])
     run_until(loop, lambda: [group.gone for group in groups] == [1, 1, 1], "all to be gone")
 
 
@@ -151,7 +158,7 @@ def test_a_client_reads_while_another_group_is_made(
         client.send(signal.SIGCONT)
         # the interrupt of the read may come while the file is opened
         with exact_group(server, loop) as other:
-            os.close(other.client_end())
+            other.given(other.client_end())
         client.wait_blocked()
         busy.report(1)
         assert client.events() == 1
@@ -166,7 +173,7 @@ def test_nobody_opens_a_file_that_is_not_his(server: FuseServer, group: Emulated
         return 0
 
     assert served(group.loop, reopen) == 0
-    os.close(end)
+    group.given(end)
 
 
 def test_aside_gives_the_result_or_the_exception(server: FuseServer) -> None:
@@ -211,8 +218,8 @@ def test_an_aborted_connection_ends_all_groups(
     ends = [group.client_end() for group in groups]
     connection.write_text("1")
     run_until(loop, lambda: [group.gone for group in groups] == [1, 1], "the groups to be told")
-    for end in ends:
-        os.close(end)
+    for group, end in zip(groups, ends, strict=True):
+        group.given(end)
 
 
 def test_a_traced_reader_is_interrupted(program: Path, server: FuseServer, loop: Loop) -> None:
@@ -288,7 +295,7 @@ def test_a_process_of_many_readers_stops_and_becomes_another_program(
         command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", READ_IN_THREADS]
         pipe = subprocess.PIPE
         with subprocess.Popen([*command, str(end)], pass_fds=[end], stdin=pipe, stdout=pipe) as sh:
-            os.close(end)
+            group.given(end)
             assert sh.stdin is not None
             assert sh.stdout is not None
             output, told = sh.stdout, bytearray()
@@ -353,7 +360,7 @@ def test_nothing_is_left_open(loop: Loop) -> None:
     with FuseServer(loop) as server:
         for _ in range(3):
             with exact_group(server, loop) as group:
-                os.close(group.client_end())
+                group.given(group.client_end())
                 run_until(loop, lambda group=group: group.gone == 1, "the end")  # type: ignore[misc]
     assert os.listdir("/proc/self/fd") == before
     assert threading.active_count() == 1
