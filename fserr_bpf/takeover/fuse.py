@@ -176,9 +176,9 @@ class FuseServer(Closing):
         interest us (``fuse_flush()``).
         """
         if self._closes_silently or self._device < 0:
-            os.close(descriptor)
+            _close(descriptor)
         else:
-            self.aside(lambda: os.close(descriptor))
+            self.aside(lambda: _close(descriptor))
 
     def answer(self, unique: int, error: int = 0, body: bytes = b"") -> None:
         """Answer a request with an errno (positive, 0 for none) and what belongs to it."""
@@ -281,6 +281,14 @@ class FuseServer(Closing):
             self.answer(unique, 0, entry + _attributes(node))
         else:
             self.answer(unique, errno.ENOENT)
+
+
+def _close(descriptor: int) -> None:
+    try:
+        os.close(descriptor)
+    except OSError as error:  # it is closed all the same
+        if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
+            raise
 
 
 def _kernel_minor(init: bytes) -> int:
