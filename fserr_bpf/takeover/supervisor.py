@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import select
 import time
 from collections.abc import Callable
@@ -137,7 +136,7 @@ class Supervisor(Closing):
         try:
             given = self._listener.give(call, end, cloexec=bool(wish.flags & FAN_CLOEXEC))
         finally:
-            os.close(end)
+            channel.given(end)
         self._report.tell(wish, call.tid, Fate.EMULATED, f"group {group.number}")
         if not given:
             self._close(group)
