@@ -7,23 +7,12 @@ import errno
 import os
 from typing import NamedTuple
 
+from fserr_bpf.live.capabilities import VERSION_3, Data, Header
+
 _NR_SETGROUPS, _NR_SETFSUID, _NR_SETFSGID = 116, 122, 123
-_CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-
-
-class _Header(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class _Data(ctypes.Structure):
-    _fields_ = (
-        ("effective", ctypes.c_uint32),
-        ("permitted", ctypes.c_uint32),
-        ("inheritable", ctypes.c_uint32),
-    )
 
 
 class Credentials(NamedTuple):
@@ -106,8 +95,8 @@ def set_effective(mask: int) -> None:
 
 def _capabilities() -> tuple[int, int, int]:
     """Effective, permitted, inheritable."""
-    data = (_Data * 2)()
-    _check(_libc.capget(ctypes.byref(_Header(_CAPABILITY_VERSION_3, 0)), data))
+    data = (Data * 2)()
+    _check(_libc.capget(ctypes.byref(Header(VERSION_3, 0)), data))
     low, high = data
     return (
         low.effective | high.effective << 32,
@@ -117,9 +106,9 @@ def _capabilities() -> tuple[int, int, int]:
 
 
 def _set_capabilities(*masks: int) -> None:
-    halves = (_Data(*(mask >> shift & 0xFFFFFFFF for mask in masks)) for shift in (0, 32))
-    header = _Header(_CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(ctypes.byref(header), (_Data * 2)(*halves)))
+    halves = (Data(*(mask >> shift & 0xFFFFFFFF for mask in masks)) for shift in (0, 32))
+    header = Header(VERSION_3, 0)
+    _check(_libc.capset(ctypes.byref(header), (Data * 2)(*halves)))
 
 
 def _check(result: int) -> None:

@@ -16,10 +16,10 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 from fserr_bpf.errors import PrivilegeError, UsageError
+from fserr_bpf.live.capabilities import VERSION_3, Data, Header
 
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 24, 38, 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
-_CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = "/proc/sys/kernel/cap_last_cap"
 
 
@@ -29,18 +29,6 @@ class Capability(IntEnum):
     DAC_READ_SEARCH = 2
     SYS_PTRACE = 19
     SYS_ADMIN = 21
-
-
-class _Header(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class _Data(ctypes.Structure):
-    _fields_ = (
-        ("effective", ctypes.c_uint32),
-        ("permitted", ctypes.c_uint32),
-        ("inheritable", ctypes.c_uint32),
-    )
 
 
 def drop(user: str | None, keep: Iterable[Capability]) -> None:
@@ -65,8 +53,8 @@ def drop(user: str | None, keep: Iterable[Capability]) -> None:
     if user is not None:
         _become(user)
     mask = sum(1 << capability for capability in kept)
-    data = (_Data * 2)(_Data(mask, mask, 0), _Data(0, 0, 0))
-    check(libc.capset(ctypes.byref(_Header(_CAPABILITY_VERSION_3, 0)), data))
+    data = (Data * 2)(Data(mask, mask, 0), Data(0, 0, 0))
+    check(libc.capset(ctypes.byref(Header(VERSION_3, 0)), data))
     check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
