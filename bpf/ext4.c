@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * ext4: the five functions that call fsnotify_sb_error() up to 6.19, and none
- * else (fs/ext4/super.c). __ext4_grp_locked_error() never sends one and is left
- * out, though it fires the ext4_error tracepoint too.
+ * ext4: the five functions that call fsnotify_sb_error() up to 6.19 (fs/ext4/super.c), and
+ * __ext4_grp_locked_error(), which never sends one and fires the ext4_error tracepoint too.
+ * Its end is in ext4_end.c.
  */
 
 static __always_inline void ext4_set_place(struct fserr_record *record, void *function, u32 line)
@@ -25,6 +25,10 @@ static __always_inline int ext4_superblock_error(struct pt_regs *ctx, s32 error,
 	record.error = error;
 	record.block = block;
 	record.failaddr = caller_of(ctx);
+	if (error == ESHUTDOWN) { /* remount,abort: what follows is the same end */
+		record.flags |= FSERR_REQUESTED;
+		fserr_ends_now(sb);
+	}
 	return fserr_emit(ctx, &record, probe);
 }
 
@@ -80,10 +84,29 @@ int kprobe_ext4_std_error(struct pt_regs *ctx)
 	return ext4_superblock_error(ctx, error, 0, FSERR_PROBE_EXT4_STD_ERROR);
 }
 
-/* 5.10 only; later kernels come through __ext4_error() with force_ro */
+/*
+ * kernel ..5.10: __ext4_abort() (sb, function, line, error, format)
+ * kernel 5.11..: comes through __ext4_error(), see ext4.h
+ */
 int kprobe_ext4_abort(struct pt_regs *ctx)
 {
 	return ext4_superblock_error(ctx, PT_REGS_PARM4(ctx), 0, FSERR_PROBE_EXT4_ABORT);
+}
+
+/* (function, line, sb, group, inode number, block, format) */
+int kprobe_ext4_group_locked(struct pt_regs *ctx)
+{
+	struct super_block *sb = (void *)PT_REGS_PARM3(ctx);
+	struct fserr_record record = {};
+
+	if (ext4_is_silent(sb))
+		return 0;
+	fserr_set_superblock(&record, sb);
+	ext4_set_place(&record, (void *)PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx));
+	record.error = EFSCORRUPTED;
+	record.block = PT_REGS_PARM6(ctx);
+	record.failaddr = caller_of(ctx);
+	return fserr_emit(ctx, &record, FSERR_PROBE_EXT4_GROUP_LOCKED);
 }
 
 /*

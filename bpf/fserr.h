@@ -31,14 +31,37 @@
 #define FSERR_PROBE_FSERROR 17
 #define FSERR_PROBE_SB_DELETE 18
 #define FSERR_PROBE_XFS_BUF_TRACE 19
-#define FSERR_PROBE_MAX 32
+#define FSERR_PROBE_XFS_CORRUPTION 20
+#define FSERR_PROBE_XFS_BUF_CORRUPT 21
+#define FSERR_PROBE_XFS_END 22
+#define FSERR_PROBE_EXT4_GROUP_LOCKED 23
+#define FSERR_PROBE_EXT4_END 24
+#define FSERR_PROBE_BTRFS_DEVICE 25
+#define FSERR_PROBE_BTRFS_END 26
+#define FSERR_PROBE_F2FS_ERROR 27
+#define FSERR_PROBE_F2FS_END 28
+#define FSERR_PROBE_FAT_ERROR 29
+#define FSERR_PROBE_EXFAT_ERROR 30
+#define FSERR_PROBE_NILFS2_ERROR 31
+#define FSERR_PROBE_JFS_ERROR 32
+#define FSERR_PROBE_CANARY 33 /* no error: its counter counts its runs */
+#define FSERR_PROBE_MAX 64
 
 /* flags */
 #define FSERR_HAS_INODE (1u << 0)    /* ino and generation mean something */
-#define FSERR_NO_TASK (1u << 1)      /* soft interrupt: the current task is a bystander */
+#define FSERR_IN_INTERRUPT (1u << 1) /* hard or soft: the task has nothing to do with it */
 #define FSERR_BLOCK_DEVICE (1u << 2) /* a block device's own pages; dev is that device */
 #define FSERR_IGET (1u << 3)         /* the inode was still being read in */
 #define FSERR_SICK_CORE (1u << 4)    /* XFS: the inode record itself is bad */
+/* why a file system has ended: none of them if the kernel does not say */
+#define FSERR_REQUESTED (1u << 5)      /* somebody asked for it */
+#define FSERR_METADATA_IO (1u << 6)    /* metadata could not be read or written */
+#define FSERR_LOG_IO (1u << 7)         /* nor the journal or log */
+#define FSERR_CORRUPTION (1u << 8)     /* corrupt metadata, in memory or on the disk */
+#define FSERR_DEVICE_REMOVED (1u << 9)
+
+/* which of its attachments, where a probe has several that differ */
+#define FSERR_ATTACHMENT(number) ((__u32)(number) << 12)
 
 struct fserr_record {
 	__u8 version;    /* FSERR_VERSION */
@@ -52,10 +75,10 @@ struct fserr_record {
 	__s32 error;     /* with the sign that the probed function got */
 	__u64 ino;
 	__u32 generation;
-	__u32 line;      /* of the file system's source, 0 if the probe is not told */
+	__u32 line;      /* of the file system's source, 0 if the probe does not get it */
 	__u64 subvolume; /* btrfs: objectid of the inode's root */
 	__u64 block;     /* as the file system passes it: ext4 block, XFS daddr */
-	__u64 length;    /* bytes concerned, of an XFS buffer; 0 if the probe is not told */
+	__u64 length;    /* bytes concerned, of an XFS buffer; 0 if the probe does not get it */
 	__u64 failaddr;  /* kernel address of the failed check or of the caller, 0 if unknown */
 	__u32 tgid;      /* in the monitor's pid namespace, 0 if it is not visible there */
 	__u32 tid;       /* the thread, likewise */

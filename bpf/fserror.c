@@ -2,6 +2,8 @@
 /*
  * Linux 7.0 and later: the worker that hands every error to fsnotify
  * (fs/fserror.c). Task, handle and order are those of the real event.
+ *
+ * kernel 7.0..: struct fserror_event
  */
 #ifdef HAVE_fserror_event_work
 

@@ -5,8 +5,10 @@
  */
 int kprobe_fsnotify_sb_delete(struct pt_regs *ctx)
 {
+	struct super_block *sb = (void *)PT_REGS_PARM1(ctx);
 	struct fserr_record record = {};
 
-	fserr_set_superblock(&record, (void *)PT_REGS_PARM1(ctx));
+	fserr_forget_end(sb);
+	fserr_set_superblock(&record, sb);
 	return fserr_emit(ctx, &record, FSERR_PROBE_SB_DELETE);
 }

@@ -6,36 +6,41 @@
 #ifdef HAVE_xfs_mount_m_super
 
 /*
- * Buffers that a verifier is just refusing. xfs_buf_verifier_error() calls
- * __xfs_buf_ioerror(), so one bad buffer passes both probes: the first leaves a
- * mark here, only the second emits, in the first one's name.
+ * An error of a buffer passes up to three probes, in this order and on one processor:
+ *
+ *   kprobe xfs_buf_verifier_error()     a verifier refuses the buffer
+ *   kprobe __xfs_buf_ioerror()          called by that one, or by the file system itself
+ *   tracepoint xfs_buf_ioerror          inside of the last, also where gcc has inlined it
+ *
+ * The tracepoint alone sees every error. Counted on 6.1, 6.12 and 7.3: of corrupt buffers
+ * (AGF, AGI, btrees, directory, attributes, a superblock refused on its way to the disk)
+ * each of the three sees every error; of a device that fails, when metadata is read or
+ * written back or the log is shut down, only the tracepoint sees any, because xfs_buf.c
+ * sets these errors by inlined copies. The kprobe sees nothing that the tracepoint misses.
+ * It stays because that function is what the proposal names, and where it sees an error
+ * the stack begins at who set it, not with the tracepoint's own frames.
+ *
+ * So the first two leave here who has seen the buffer: FSERR_PROBE_XFS_BUF_VERIFIER while
+ * nobody has reported it, FSERR_PROBE_XFS_BUF_IOERROR when the kprobe has.
  */
-BPF_TABLE("lru_hash", u64, u8, xfs_refused, 1024);
+BPF_TABLE("lru_hash", u64, u8, xfs_seen, 1024);
 
 int kprobe_xfs_buf_verifier_error(struct pt_regs *ctx)
 {
 	u64 buffer = PT_REGS_PARM1(ctx);
-	u8 yes = 1;
+	u8 probe = FSERR_PROBE_XFS_BUF_VERIFIER;
 
-	xfs_refused.update(&buffer, &yes);
+	xfs_seen.update(&buffer, &probe);
 	return 0;
 }
-
-/* Buffers whose error the kprobe has just reported: the tracepoint is next. */
-BPF_TABLE("lru_hash", u64, u8, xfs_reported, 1024);
 
 static __always_inline int xfs_buffer_error(void *ctx, struct xfs_buf *bp, s32 error,
 					    u64 failaddr, u8 probe)
 {
 	struct fserr_record record = {};
 	struct xfs_mount *mp = NULL;
-	u64 buffer = (u64)bp;
 	u32 flags = 0;
 
-	if (xfs_refused.lookup(&buffer)) {
-		xfs_refused.delete(&buffer);
-		probe = FSERR_PROBE_XFS_BUF_VERIFIER;
-	}
 	READ(flags, bp->b_flags);
 	if (flags & XBF_READ_AHEAD) /* nobody asked yet; who asks reads it again */
 		return 0;
@@ -56,32 +61,33 @@ int kprobe_xfs_buf_ioerror(struct pt_regs *ctx)
 {
 	u64 buffer = PT_REGS_PARM1(ctx);
 	s32 error = PT_REGS_PARM2(ctx);
-	u8 yes = 1;
+	u8 reported = FSERR_PROBE_XFS_BUF_IOERROR, probe = reported, *seen;
 
 	if (!error)
 		return 0;
-	xfs_reported.update(&buffer, &yes);
-	return xfs_buffer_error(ctx, (void *)buffer, error, PT_REGS_PARM3(ctx),
-				FSERR_PROBE_XFS_BUF_IOERROR);
+	seen = xfs_seen.lookup(&buffer);
+	if (seen)
+		probe = *seen;
+	xfs_seen.update(&buffer, &reported);
+	return xfs_buffer_error(ctx, (void *)buffer, error, PT_REGS_PARM3(ctx), probe);
 }
 
-/*
- * gcc inlines __xfs_buf_ioerror() where a buffer's I/O ends, and no kprobe sees
- * those; the tracepoint inside fires in every copy.
- */
 int tracepoint_xfs_buf_ioerror(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 buffer = ctx->args[0];
 	s32 error = ctx->args[1];
+	u8 probe = FSERR_PROBE_XFS_BUF_TRACE, *seen;
 
 	if (!error)
 		return 0;
-	if (xfs_reported.lookup(&buffer)) {
-		xfs_reported.delete(&buffer);
-		return 0;
+	seen = xfs_seen.lookup(&buffer);
+	if (seen) {
+		probe = *seen;
+		xfs_seen.delete(&buffer);
+		if (probe == FSERR_PROBE_XFS_BUF_IOERROR)
+			return 0;
 	}
-	return xfs_buffer_error(ctx, (void *)buffer, error, ctx->args[2],
-				FSERR_PROBE_XFS_BUF_TRACE);
+	return xfs_buffer_error(ctx, (void *)buffer, error, ctx->args[2], probe);
 }
 
 static __always_inline struct inode *xfs_vfs_inode(struct xfs_inode *ip)
@@ -89,12 +95,16 @@ static __always_inline struct inode *xfs_vfs_inode(struct xfs_inode *ip)
 	return (void *)ip + FSERR_OFFSET_xfs_inode_i_vnode;
 }
 
+/*
+ * The number: that of i_vnode is set late during iget.
+ * kernel ..7.1: i_ino, there from the start
+ * kernel 7.2..: i_vnode.i_ino only
+ */
 static __always_inline void xfs_set_inode(struct fserr_record *record, struct xfs_inode *ip)
 {
 	struct inode *inode = xfs_vfs_inode(ip);
 
 	fserr_set_inode(record, inode);
-	/* i_vnode.i_ino is set late during iget; i_ino (up to 7.1) from the start */
 #ifdef HAVE_xfs_inode_i_ino
 	READ(record->ino, ip->i_ino);
 #endif
@@ -159,7 +169,10 @@ int tracepoint_xfs_group_sick(struct bpf_raw_tracepoint_args *ctx)
 			       FSERR_PROBE_XFS_GROUP_SICK);
 }
 
-/* (mp, agno, mask), up to 6.12 */
+/*
+ * kernel ..6.12: (mp, agno, mask)
+ * kernel 6.13..: xfs_group_mark_sick instead, see above (e9c4d8bfb26c and what follows it)
+ */
 int tracepoint_xfs_ag_sick(struct bpf_raw_tracepoint_args *ctx)
 {
 	return xfs_mount_event(ctx, (void *)ctx->args[0], -EFSCORRUPTED,

@@ -3,6 +3,10 @@
  * XFS where its module carries no BTF (Debian 5.10): the classic tracepoint, whose
  * fields tracefs describes. It knows device, block, error and place; the structures
  * behind xfs_inode_verifier_error() and a shutdown cannot be read there.
+ *
+ * kernel ..5.10: no BTF of modules
+ * kernel 5.11..: modules have it, with CONFIG_DEBUG_INFO_BTF_MODULES (36e68442d1af, "bpf:
+ *   Load and verify kernel module BTFs")
  */
 #if defined(HAVE_trace_xfs_buf_ioerror_error) && !defined(HAVE_xfs_mount_m_super)
 

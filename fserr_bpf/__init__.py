@@ -39,7 +39,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    # on demand: the loader and users of the codec alone need none of it
+    # on demand: the compiler and users of the codec alone need none of it
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME.get(name, "fserr_bpf.model.event")), name)

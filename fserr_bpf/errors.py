@@ -6,7 +6,8 @@ code; everything else that escapes is a bug and shows a traceback.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class FserrError(Exception):
@@ -21,6 +22,19 @@ class FserrError(Exception):
         super().__init__(f"{cause}; {remedy}" if remedy else cause)
         self.cause = cause
         self.remedy = remedy
+
+    def to_json(self) -> dict[str, str]:
+        """For the process that is to raise it, see `from_json`."""
+        return {"error": type(self).__name__, "cause": self.cause, "remedy": self.remedy}
+
+    @staticmethod
+    def from_json(message: Mapping[str, Any]) -> FserrError:
+        """The error of a child, to be raised here. A DecodeError has no ``offset`` then."""
+        kinds: list[type[FserrError]] = [FserrError, *FserrError.__subclasses__()]
+        kind = next(kind for kind in kinds if kind.__name__ == message["error"])
+        error = kind.__new__(kind)
+        FserrError.__init__(error, message["cause"], message["remedy"])
+        return error
 
 
 class UsageError(FserrError):

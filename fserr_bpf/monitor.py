@@ -11,26 +11,39 @@ import contextlib
 import os
 import select
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 
 from fserr_bpf.closing import Closing
 from fserr_bpf.codec.groupflags import GroupFlags
-from fserr_bpf.errorgroup import ErrorGroup
-from fserr_bpf.errors import UsageError
-from fserr_bpf.following import Following
-from fserr_bpf.live.armed import Armed
-from fserr_bpf.live.kallsyms import Kallsyms
-from fserr_bpf.marks import MarkTable
+from fserr_bpf.errors import MarkError, UsageError
+from fserr_bpf.group.describe import overflow_event
+from fserr_bpf.group.errorgroup import ErrorGroup
+from fserr_bpf.group.following import Following
+from fserr_bpf.group.hearing import Gap, hearing_of
+from fserr_bpf.group.source import Source
+from fserr_bpf.group.statistics import Statistics
+from fserr_bpf.helper.client import Helper
+from fserr_bpf.helper.placelookup import Places
+from fserr_bpf.kernel.blockdev import driver_of
+from fserr_bpf.kernel.cgroups import tracks_writeback
+from fserr_bpf.kernel.fanotify import max_queued_events
+from fserr_bpf.kernel.kallsyms import Kallsyms, shows_addresses
+from fserr_bpf.kernel.mounts import MountTable
+from fserr_bpf.marks.cgroups import CgroupFilter
+from fserr_bpf.marks.table import FOLLOWED, MarkTable
 from fserr_bpf.model.event import Event, FsErrorEvent
-from fserr_bpf.model.group import KERNEL_LIMIT
 from fserr_bpf.model.mark import Mark, SuperblockErrors
+from fserr_bpf.model.queue import NotificationQueue
 from fserr_bpf.model.stream import Stream
-from fserr_bpf.names.cgroups import tracks_writeback
 from fserr_bpf.names.lookup import Names
-from fserr_bpf.source import Source
-from fserr_bpf.statistics import Statistics
+from fserr_bpf.probes.attached import AttachedProbes
+from fserr_bpf.state.superblocks import superblocks
+from fserr_bpf.state.watch import StateWatch
 from fserr_bpf.uapi.proposed import FAN_REPORT_DETAILED_ERROR, FAN_REPORT_ERROR_LOCATION
-from fserr_bpf.visibility.asking import Places
-from fserr_bpf.visibility.cgroups import CgroupFilter
+
+KERNEL_LIMIT = -1
+"""As ``max_events``: what the running kernel gives its own groups."""
 
 _READ_SIZE = 65536
 
@@ -41,13 +54,14 @@ class Monitor(Closing):
     ``marks``: what to watch, or None for every mounted ext4, XFS, btrfs and f2fs,
     also those mounted later. ``max_events``: length of the queue, None for no
     limit; by default what the kernel gives its own groups. ``flags``: FAN_REPORT_* flags
-    of fanotify_init(2), FAN_REPORT_FID implied. ``detail``: events have an ``origin.side``
-    and names, and in the stream proposed its two info records. ``armed``: probes attached
+    of fanotify_init(2), FAN_REPORT_FID implied. ``detail``: events have an ``origin.detail``
+    and names, and in the stream proposed its two info records. ``attached``: probes attached
     before, to be shared by one monitor after the other; without it the monitor
     attaches its own and detaches them. ``ignore``: what such marks would hear is not
     delivered. ``superblock``: which marks hear errors without an inode. ``cgroup``: the
     folder of a cgroup whose errors alone are delivered. Marks on parts of a file system,
-    ignore marks and cgroups need probes armed with ``places``.
+    ignore marks and cgroups need probes attached with ``places``. ``states``: look at the state
+    of what is watched too, see ``states``.
 
     Raises FserrError subclasses: PrivilegeError, KernelError, BccError,
     AttachError, MarkError, UsageError.
@@ -64,7 +78,8 @@ class Monitor(Closing):
         ignore: Iterable[Mark] = (),
         superblock: SuperblockErrors = SuperblockErrors.FILESYSTEM,
         cgroup: str | None = None,
-        armed: Armed | None = None,
+        states: bool = False,
+        attached: AttachedProbes | None = None,
         debug: bool = False,
     ) -> None:
         if detail and stream is Stream.PROPOSED:
@@ -77,46 +92,78 @@ class Monitor(Closing):
             self.marks = MarkTable(marks, ignore, superblock)
             owner = CgroupFilter(cgroup, owners=tracks_writeback()) if cgroup else None
             need = self.marks.partial or owner is not None
-            # its process starts while the probes are attached
-            self.places = stack.enter_context(Places()) if self.marks.partial else None
-            self.armed = armed or stack.enter_context(
-                Armed([stream], debug=debug, detail=detail, places=need)
+            asks = detail or self.marks.partial
+            # both start while the probes are attached
+            self.states = stack.enter_context(StateWatch()) if states else None
+            self.helper = stack.enter_context(Helper()) if asks else None
+            self.attached = attached or stack.enter_context(
+                AttachedProbes([stream], debug=debug, detail=detail, places=need)
             )
-            if need and not self.armed.places:
-                raise UsageError("the probes were armed without places", "arm with places=True")
-            if self.places:
-                self.places.ready()
-            self.names = stack.enter_context(Names()) if detail else None
+            if need and not self.attached.places:
+                raise UsageError(
+                    "the probes were attached without places", "attach them with places=True"
+                )
+            self.places: Places | None = None
+            if self.helper and self.marks.partial:
+                self.helper.wait_until_ready()
+                self.places = stack.enter_context(Places(self.helper))
+            self.names = Names(self.helper) if self.helper and detail else None
+            if max_events == KERNEL_LIMIT:
+                max_events = max_queued_events()
             self._group = ErrorGroup(
                 stream,
                 group_flags,
                 self.marks,
-                self.armed,
-                max_events=max_events,
-                names=self.names,
+                self.attached,
+                NotificationQueue(max_events, partial(overflow_event, group_flags)),
+                owners=self.names.owners if self.names else None,
+                addresses=group_flags.detail and shows_addresses(),
                 places=self.places,
                 cgroup=owner,
             )
-            self._missed_before = self.armed.missed()
-            self.armed.watch(self, self.marks.devices())
-            stack.callback(self.armed.watch, self, ())
+            self._missed_before = self.attached.missed()
+            self.attached.watch(self, self.marks.devices())
+            stack.callback(self.attached.watch, self, ())
             self._source = stack.enter_context(
-                Source(self.armed, self._group.wanted, thread=group_flags.thread)
+                Source(self.attached, self._group.wanted, thread=group_flags.thread)
             )
-            if self._source.kernel_group:
-                for marked in self.marks:
-                    self._source.kernel_group.mark(marked)
+            self._mark_in_kernel()
             self._kallsyms = stack.enter_context(Kallsyms())
             self._following = stack.enter_context(
-                Following(self, self.marks, self.armed, self._source.kernel_group, self.names)
+                Following(
+                    self,
+                    self.marks,
+                    self.attached,
+                    self._source.kernel_group,
+                    self.names,
+                    look=self._look_at_states,
+                )
             )
+            if self.states:
+                self.states.settle()
+            self._hearing = hearing_of(self.attached)
+            if self._hearing:
+                stack.enter_context(self._hearing)
             self._pending = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             stack.callback(os.close, self._pending)
             self._epoll = stack.enter_context(select.epoll())
-            asked = self.places.filenos() if self.places else ()
-            for fd in (*self._source.filenos(), *asked, self._pending):
+            # paths change no event, so nobody need be woken for them
+            places = self._filenos_of_helper() if self.places else []
+            hearing = [self._hearing.fileno()] if self._hearing else []
+            for fd in (*self._source.filenos(), *places, *hearing, self._pending):
                 self._epoll.register(fd, select.EPOLLIN)
             self._closing = stack.pop_all()
+
+    def _mark_in_kernel(self) -> None:
+        kernel_group = self._source.kernel_group
+        if kernel_group is None:
+            return
+        for marked in self.marks:
+            try:
+                kernel_group.mark(marked)
+            except MarkError:
+                if not self.marks.follows:
+                    raise  # else it was unmounted meanwhile, and its mark ends with the first pump
 
     # -- reading -----------------------------------------------------------------
 
@@ -142,6 +189,8 @@ class Monitor(Closing):
         self._signal()
         if not isinstance(event, FsErrorEvent):
             return event
+        if self.states and event.origin:
+            self.states.touch(event.origin.dev)
         event = self._resolve(event)
         return self.names.complete(event) if self.names else event
 
@@ -180,11 +229,10 @@ class Monitor(Closing):
         descriptors to their poll(2) masks; those that are ready are returned.
         """
         poll = select.poll()
-        sources = set(self._source.filenos())
-        if self.names and (names := self.names.fileno()) is not None:
-            sources.add(names)
-        if self.places:
-            sources |= set(self.places.filenos())
+        states = self.states.filenos() if self.states else []
+        sources = {*self._source.filenos(), *self._filenos_of_helper(), *states}
+        if self._hearing:
+            sources.add(self._hearing.fileno())
         for fd in sources:
             poll.register(fd, select.POLLIN)
         # not in the epoll: polling takes the notice, so only its reader may
@@ -196,6 +244,10 @@ class Monitor(Closing):
         self._following.changed |= self._following.fileno() in ready
         return frozenset(ready - sources)
 
+    def _filenos_of_helper(self) -> list[int]:
+        """Those of its answers, and of the deadline of one."""
+        return [asked.fileno() for asked in (self.helper, self.places) if asked]
+
     # -- the pipeline ------------------------------------------------------------
 
     def pump(self) -> None:
@@ -203,17 +255,35 @@ class Monitor(Closing):
         ended = self._source.pump([self._group])
         if ended:
             self._following.ended(marked for _, marked in ended)
+        if self._hearing:
+            self._hearing.look()
+        if self.helper:
+            self.helper.receive()
         self._group.settle()
         self._following.follow()
+        if self.states:
+            self.states.pump()
         if self.names:
             self.names.collect()
         self._signal()
 
+    def _look_at_states(self, table: MountTable) -> None:
+        """The mount table or the marks have changed."""
+        if not self.states:
+            return
+        if self.marks.follows:
+            self.states.see(
+                (s for s in superblocks(table) if driver_of(s.fstype, s.dev) in FOLLOWED), None
+            )
+        else:
+            devices = frozenset(marked.dev for marked in self.marks)
+            self.states.see(superblocks(table), devices)
+
     def _resolve(self, event: FsErrorEvent) -> FsErrorEvent:
         """Name the function of a failaddr: on delivery, so never for what merged."""
         origin = event.origin
-        if not origin or not origin.failaddr or origin.line:  # ext4 and btrfs name it themselves
-            return event
+        if not origin or not origin.failaddr or (origin.line and origin.function):
+            return event  # ext4 and btrfs name it themselves
         name = self._kallsyms.function(origin.failaddr)
         return event._replace(origin=origin._replace(function=name)) if name else event
 
@@ -221,16 +291,21 @@ class Monitor(Closing):
 
     def blind(self) -> dict[str, list[str]]:
         """What is watched here but cannot be seen on this kernel: reason -> what is missed."""
-        return self.armed.blind(
+        return self.attached.blind(
             self.stream,
             kernel_group=self._source.kernel_group is not None,
-            fstypes=None if self.marks.follows else {marked.fstype for marked in self.marks},
+            fstypes=None if self.marks.follows else {marked.driver for marked in self.marks},
         )
 
     def news(self) -> list[str]:
         """What has changed about the marks, or was found, since the last call, in words."""
-        news = self.marks.notes + self._following.news + self._group.news
+        news = self.attached.notes + self.marks.notes + self._following.news + self._group.news
+        self.attached.notes = []
         self.marks.notes, self._following.news, self._group.news = [], [], []
+        news += self.states.news() if self.states else []
+        if self._hearing:
+            news += self._hearing.news
+            self._hearing.news = []
         return news + (self.names.news() if self.names else [])
 
     def _signal(self) -> None:
@@ -245,8 +320,13 @@ class Monitor(Closing):
 
     def statistics(self) -> Statistics:
         """The loss arithmetic so far."""
-        missed = self.armed.missed().items()
-        return self._group.statistics({name: n - self._missed_before[name] for name, n in missed})
+        missed = self.attached.missed().items()
+        lacking = {name: n - self._missed_before[name] for name, n in missed}
+        gaps: tuple[Gap, ...] = ()
+        if self._hearing:
+            self._hearing.check()
+            gaps = tuple(self._hearing.gaps)
+        return replace(self._group.statistics(lacking), gaps=gaps)
 
     def close(self) -> None:
         """Detach, unless the probes are shared, and release everything."""

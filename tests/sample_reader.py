@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compare.packages import cache_folder
 from fserr_bpf.errors import LabError
+from fserr_bpf_compare.machines.packages import cache_folder
 from tests.exec_clients import COMPILER
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 
 from fserr_bpf import __version__
-from fserr_bpf.errors import BccError, FserrError, KernelError, PrivilegeError
+from fserr_bpf.errors import BccError, FserrError, KernelError, PrivilegeError, UsageError
 from fserr_bpf.model.stream import Stream
 
 _TIMEOUT = 1800.0  # seconds for one kernel: emulated machines are slow
@@ -28,7 +28,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "compare",
         help="compare with the kernel's own fanotify events",
         description="Cause real errors on scratch file systems and compare what a fanotify "
-        "group of the kernel and the emulated one deliver, byte for byte. "
+        "group of the kernel and the emulated one deliver, byte for byte; with --images use "
+        "damaged file systems that others made. "
         "Exit status 0: the same at the promised level; 1: a difference; 2: the harness "
         "broke; 3: not run.",
     )
@@ -50,6 +51,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     where.add_argument("--list", action="store_true", help="list the scenarios")
     parser.add_argument(
+        "--images",
+        action="extend",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="play these images of damaged file systems, and those in folders, not scenarios",
+    )
+    parser.add_argument(
         "--modules", type=Path, metavar="DIR", help="lib/modules/RELEASE of a bzImage"
     )
     parser.add_argument(
@@ -64,7 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--report", type=Path, metavar="DIR", help="write HTML, JSON and JUnit XML")
     parser.add_argument("--capture", type=Path, metavar="DIR", help="keep the raw streams")
-    parser.add_argument("--jobs", type=int, default=_JOBS, help="machines at a time")
+    parser.add_argument("--jobs", type=int, default=_JOBS, metavar="N", help="machines at a time")
     parser.add_argument(
         "--timeout", type=float, default=_TIMEOUT, metavar="S", help="seconds for one kernel"
     )
@@ -88,8 +97,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from compare import command, offline  # noqa: PLC0415
+    from fserr_bpf_compare import command  # noqa: PLC0415
+    from fserr_bpf_compare.report import offline  # noqa: PLC0415
 
+    if arguments.images and (arguments.scenario or arguments.offline or arguments.list):
+        raise UsageError(
+            "--images is instead of scenarios", "leave out --scenario, --list and --offline"
+        )
     if arguments.offline:
         return offline.main(*arguments.offline, colour=sys.stdout.isatty())
     if arguments.list:
@@ -99,6 +113,7 @@ def _run(arguments: argparse.Namespace) -> int:
             kernels=tuple(arguments.kernel or ()),
             modules=arguments.modules,
             scenarios=tuple(arguments.scenario or ()),
+            images=tuple(arguments.images or ()),
             stream=Stream(arguments.stream) if arguments.stream else None,
             report=arguments.report,
             capture=arguments.capture,

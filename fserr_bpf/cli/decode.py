@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 from fserr_bpf.codec.fanotify import Decoder
 from fserr_bpf.errors import OutputError, UsageError
+from fserr_bpf.model.state import StateChange
 from fserr_bpf.outputs.formats import FORMATS, Format
+from fserr_bpf.outputs.schema import Message
+from fserr_bpf.outputs.state import change_line
 from fserr_bpf.outputs.unpack import MsgpackDecoder
 
 _STDIN, _STDOUT = 0, 1
@@ -31,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         dest="source",
         choices=("auto", "raw", "msgpack"),
         default="auto",
-        help="what FILE holds (default: %(default)s, told by its first bytes)",
+        help="what FILE holds (default: %(default)s, decided by its first bytes)",
     )
     parser.add_argument(
         "--format",
@@ -45,7 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Print every good event, then raise DecodeError if one was not.
 
-    Returns 0, or OutputError's exit code without a word when the reader of standard
+    Returns 0, or OutputError's exit code without a message when the reader of standard
     output has gone, as ``| head`` does. Raises UsageError for a file that cannot be
     read and OutputError when writing fails otherwise.
     """
@@ -94,9 +97,17 @@ def _print(decoder: Decoder | MsgpackDecoder, data: bytes, output: Format) -> No
     lines: list[bytes] = []
     try:
         for event in decoder.feed(data):
-            lines.append(output.encode(event))
+            lines.append(_encoded(event, output))
     finally:
         _write(b"".join(lines))
+
+
+def _encoded(event: Message, output: Format) -> bytes:
+    if not isinstance(event, StateChange):
+        return output.encode(event)
+    if output.encode_state:
+        return output.encode_state(event)
+    return f"{change_line(event)}\n".encode()
 
 
 def _decoder(source: str, first: bytes) -> Decoder | MsgpackDecoder:
@@ -135,4 +146,6 @@ def _write(data: bytes) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"cannot write to standard output: {error.strerror}") from error
+        raise OutputError(
+            f"cannot write to standard output: {error.strerror}", "redirect it elsewhere"
+        ) from error

@@ -7,9 +7,9 @@ from functools import partial
 
 from fserr_bpf.cli.options import add_stream
 from fserr_bpf.errors import UsageError
-from fserr_bpf.live.armed import check_privileges
-from fserr_bpf.takeover.process import become_client
-from fserr_bpf.takeover.service import Settings, serve
+from fserr_bpf.exec.fork import become_client
+from fserr_bpf.exec.serve import Settings, serve
+from fserr_bpf.probes.attached import check_privileges
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,7 +19,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="run a fanotify client on the emulated stream",
         description="Run CLIENT with fanotify_init(2) and fanotify_mark(2) taken over, so that "
         "it gets FAN_FS_ERROR events that this kernel does not send. It starts when the probes "
-        "are armed and keeps its pid, terminal, signals and exit status.",
+        "are attached and keeps its pid, terminal, signals and exit status.",
     )
     add_stream(parser)
     parser.add_argument(
@@ -31,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--report-takeover",
         action="store_true",
-        help="tell on standard error each call that was emulated or let through",
+        help="print each call on standard error, and whether it was emulated or let through",
     )
     parser.add_argument("client", metavar="CLIENT", nargs="?", help="the program, found in PATH")
     parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER)
@@ -41,12 +41,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Become the client; only failures return. Raises FserrError subclasses."""
     if not arguments.client:
-        raise UsageError("exec needs a program to run", "fserr-bpf exec -- CLIENT ARGS...")
+        raise UsageError(
+            "exec needs a program to run", "give one: fserr-bpf exec -- CLIENT [ARG ...]"
+        )
     check_privileges()
     settings = Settings(
         stream=arguments.stream,
         exact=arguments.exact,
-        aloud=arguments.report_takeover,
+        report=arguments.report_takeover,
         debug=arguments.debug,
     )
     become_client(

@@ -38,7 +38,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="lib/modules/RELEASE of a bzImage; default: 9p, overlay and virtio are built in",
     )
     run.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds, with boot")
-    run.add_argument("--memory", default="2G", help="of the machine (default: %(default)s)")
+    run.add_argument(
+        "--memory", default="2G", metavar="M", help="of the machine (default: %(default)s)"
+    )
     run.add_argument(
         "--output", type=Path, metavar="DIR", help="gets what is put in $FSERR_LAB_OUTPUT"
     )
@@ -48,8 +50,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def list_kernels(_arguments: argparse.Namespace) -> int:
     """Print a table: name, release in the cache or why there is none, reason."""
-    from compare import kernels, packages  # noqa: PLC0415
-    from compare.bootable import PATCHED  # noqa: PLC0415
+    from fserr_bpf_compare.machines import kernels, packages  # noqa: PLC0415
+    from fserr_bpf_compare.machines.bootable import PATCHED  # noqa: PLC0415
 
     rows = []
     for kernel in kernels.KERNELS:
@@ -67,7 +69,7 @@ def list_kernels(_arguments: argparse.Namespace) -> int:
 
 def fetch_kernel(arguments: argparse.Namespace) -> int:
     """Print the release that is now in the cache."""
-    from compare import kernels, packages  # noqa: PLC0415
+    from fserr_bpf_compare.machines import kernels, packages  # noqa: PLC0415
 
     kernel = kernels.find(arguments.kernel)
     print(packages.ensure(kernel, refresh=arguments.refresh).release)
@@ -76,8 +78,8 @@ def fetch_kernel(arguments: argparse.Namespace) -> int:
 
 def run_command(arguments: argparse.Namespace) -> int:
     """Return the command's own exit status."""
-    from compare import vm  # noqa: PLC0415
-    from compare.bootable import bootable  # noqa: PLC0415
+    from fserr_bpf_compare.machines import vm  # noqa: PLC0415
+    from fserr_bpf_compare.machines.bootable import bootable  # noqa: PLC0415
 
     return vm.run(
         bootable(arguments.kernel, arguments.modules),

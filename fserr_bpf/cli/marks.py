@@ -1,4 +1,4 @@
-"""Options of the commands that watch, for what their marks hear: KIND:PATH and cgroups."""
+"""Options of the commands that watch, for their marks: KIND:PATH, ignore marks and cgroups."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from fserr_bpf.errors import UsageError
+from fserr_bpf.marks.cgroups import find_cgroup, find_container
 from fserr_bpf.model.mark import Mark, MarkKind, SuperblockErrors
-from fserr_bpf.visibility.cgroups import find_cgroup, find_container
 
 
 def add_mark_options(parser: argparse.ArgumentParser) -> None:
@@ -25,15 +25,15 @@ def add_mark_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KIND:PATH",
-        help="leave out what such a mark would hear; may be given several times",
+        help="drop the errors that such a mark would receive; may be given several times",
     )
     parser.add_argument(
         "--superblock-errors",
         type=SuperblockErrors,
         choices=list(SuperblockErrors),
         default=SuperblockErrors.FILESYSTEM,
-        help="which marks hear errors of which no inode is known: those on a file system "
-        "(default), or all",
+        help="which marks receive errors of which no inode is known: those on a file "
+        "system (default), or all",
     )
     cgroup = parser.add_mutually_exclusive_group()
     cgroup.add_argument(
@@ -60,7 +60,7 @@ def marks_of(arguments: argparse.Namespace) -> list[Mark] | None:
 
 
 def visibility_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What ``Monitor`` is to be told. Raises UsageError, also for a cgroup that is not there."""
+    """Further arguments of ``Monitor``. Raises UsageError, also for a cgroup that is missing."""
     cgroup = None
     if arguments.cgroup is not None:
         cgroup = find_cgroup(arguments.cgroup)

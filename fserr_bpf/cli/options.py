@@ -28,7 +28,8 @@ def add_stream(parser: argparse.ArgumentParser) -> None:
         choices=list(Stream),
         default=Stream.PROPOSED,
         help="native: what this kernel emits itself; fserror: what Linux 7.x emits; "
-        "proposed (default): ext4, XFS and writeback errors of every file system",
+        "proposed (default): ext4, XFS and fatal btrfs errors, and failed writeback of every "
+        "file system",
     )
 
 

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fserr_bpf.cli.watching import say
-from fserr_bpf.codec.detail import read_detail, read_location
 from fserr_bpf.codec.fanotify import Decoder
+from fserr_bpf.codec.proposed import read_detailed_error, read_error_location
 from fserr_bpf.errors import DecodeError, UsageError
 from fserr_bpf.model.event import Event, FsErrorEvent
+from fserr_bpf.model.state import StateChange
 from fserr_bpf.outputs import text
 from fserr_bpf.outputs.schema import from_dict
 from fserr_bpf.symbolize import Frame, Place, PortableAddress, RunningKernel, Symbolizer
@@ -22,8 +23,8 @@ from fserr_bpf.uapi.proposed import ErrorKind
 _READ_SIZE = 65536
 _MAX_LINE = 1 << 20
 _BARE = (
-    "a raw stream holds bare addresses: places are right only if this kernel has not been "
-    "booted since; JSON lines can be resolved anywhere"
+    "a raw stream holds bare addresses, which are valid until the next boot of this kernel; "
+    "record JSON lines to resolve them anywhere"
 )
 
 
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     for folder in arguments.debug_dir:
         if not Path(folder).is_dir():
-            raise UsageError(f"{folder!r} is no folder", "give one with debug files")
+            raise UsageError(f"{folder!r} is not a folder", "give a folder with debug files")
     with _open(arguments.file) as file, Symbolizer(arguments.debug_dir) as symbolizer:
         # a raw stream begins with a length that is a multiple of 4, which "{" is not
         recorded = _json_lines(file) if file.peek(1)[:1] == b"{" else _raw(file)
@@ -83,9 +84,11 @@ def _json_lines(file: io.BufferedReader) -> Iterator[tuple[Event, PortableAddres
             event = from_dict(json.loads(line), offset)
         except (ValueError, RecursionError) as error:
             raise DecodeError(offset, f"not a line of JSON: {error}") from error
+        offset += len(line)
+        if isinstance(event, StateChange):  # it has no place in the kernel
+            continue
         origin = event.origin if isinstance(event, FsErrorEvent) else None
         yield event, asked_of(origin) if origin else None
-        offset += len(line)
 
 
 def _raw(file: io.BufferedReader) -> Iterator[tuple[Event, PortableAddress | None]]:
@@ -94,7 +97,7 @@ def _raw(file: io.BufferedReader) -> Iterator[tuple[Event, PortableAddress | Non
     decoder = Decoder()
     while data := file.read1(_READ_SIZE):
         for event in decoder.feed(data):
-            detail = next(filter(None, map(read_detail, event.extra)), None)
+            detail = next(filter(None, map(read_detailed_error, event.extra)), None)
             if detail is None or not detail.failaddr:
                 yield event, None
                 continue
@@ -103,7 +106,7 @@ def _raw(file: io.BufferedReader) -> Iterator[tuple[Event, PortableAddress | Non
                 say(kernel.hidden or _BARE)
             address = kernel.portable(detail.failaddr)
             # XFS's own checks have no line
-            location = next(filter(None, map(read_location, event.extra)), None)
+            location = next(filter(None, map(read_error_location, event.extra)), None)
             if address and (detail.kind != ErrorKind.METADATA or (location and location.line)):
                 address = call_before(address)
             yield event, address

@@ -21,11 +21,21 @@ from typing import TYPE_CHECKING
 
 from fserr_bpf.cli.marks import add_mark_options, marks_of, visibility_of
 from fserr_bpf.cli.options import add_paths, add_stream, seconds
-from fserr_bpf.cli.watching import announce, needed_capabilities, say, stop_signals
+from fserr_bpf.cli.ready import Readiness, add_ready
+from fserr_bpf.cli.watching import (
+    announce,
+    check_rights,
+    is_news,
+    needed_capabilities,
+    say,
+    stop_signals,
+)
 from fserr_bpf.errors import FserrError, UsageError
-from fserr_bpf.live.privileges import drop
+from fserr_bpf.group.statistics import DropReason
+from fserr_bpf.kernel.privileges import drop
 from fserr_bpf.model.event import FsErrorEvent
 from fserr_bpf.monitor import Monitor
+from fserr_bpf.outputs.state import change_line
 from fserr_bpf.symbolize import Symbolizer
 from fserr_bpf.top import report
 from fserr_bpf.top.ages import Ages
@@ -54,7 +64,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_mark_options(parser)
     add_stream(parser)
     parser.add_argument(
-        "--detail", action="store_true", help="also ask which file it is, as for run"
+        "--detail", action="store_true", help="also show which file an event is about, as for run"
     )
     parser.add_argument(
         "--debug-dir",
@@ -68,7 +78,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=seconds,
         default=1.0,
         metavar="S",
-        help="seconds between two drawings at least; with --once: how long to watch (default: 1)",
+        help="minimum seconds between two drawings; with --once: how long to watch (default: 1)",
     )
     parser.add_argument(
         "--once",
@@ -76,6 +86,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="watch for the interval, or until a signal, and print what was seen",
     )
     parser.add_argument("--json", action="store_true", help="with --once: one object for programs")
+    add_ready(parser)
     parser.set_defaults(function=run)
 
 
@@ -85,18 +96,21 @@ def run(arguments: argparse.Namespace) -> int:
     Raises FserrError subclasses.
     """
     if arguments.json and not arguments.once:
-        raise UsageError("--json is for --once", "add --once, or use run --format json")
+        raise UsageError("--json needs --once", "add --once, or use run --format json")
     if not arguments.json:
         _check_rich()
     if not arguments.once:
         _check_terminal()
+    check_rights(None)
     with (
+        Readiness(arguments.ready_fd) as readiness,
         stop_signals() as stop,
         Monitor(
             marks_of(arguments),
             arguments.stream,
             detail=arguments.detail,
             debug=arguments.debug,
+            states=True,
             **visibility_of(arguments),
         ) as monitor,
         ExitStack() as stack,
@@ -105,9 +119,12 @@ def run(arguments: argparse.Namespace) -> int:
         watch = _Watch(monitor, places)
         if arguments.once:
             announce(monitor)
-        if monitor.names:
-            monitor.names.become(None)
+        if monitor.helper:
+            monitor.helper.drop_rights(None)
+        if monitor.states:
+            monitor.states.drop_rights(None)
         drop(None, needed_capabilities(monitor))
+        readiness.signal()
         if arguments.once:
             _once(watch, stop, arguments)
         else:
@@ -126,7 +143,7 @@ def _places(arguments: argparse.Namespace) -> AbstractContextManager[Places | No
 def _check_rich() -> None:
     if importlib.util.find_spec("rich") is None:
         raise FserrError(
-            "top needs rich", "apt install python3-rich, or pip install 'fserr-bpf[top]'"
+            "top needs rich", "run apt install python3-rich, or pip install 'fserr-bpf[top]'"
         )
 
 
@@ -156,13 +173,18 @@ class _Watch:
             changed = True
         news = self.monitor.news()
         if news:
-            self._news += news
             self._follow()
+        if self.monitor.states:
+            news += map(change_line, filter(is_news, self.monitor.states.changes()))
+        self._news += news
         return changed or bool(news)
 
     def snapshot(self) -> Snapshot:
         """What has come so far; files that were found since are named in it."""
         snapshot, names = self.board.snapshot(), self.monitor.names
+        if self.monitor.states:
+            states = {state.dev: state for state in self.monitor.states.states()}
+            snapshot = snapshot._replace(states=states)
         if self._places:
             snapshot = self._places.named(snapshot)
         if names is None:
@@ -176,14 +198,15 @@ class _Watch:
 
     def _follow(self) -> None:
         self.board.watch(
-            FileSystem(m.fsid, (m.dev >> 20, m.dev & 0xFFFFF), m.device, m.mount_point, m.fstype)
-            for m in self.monitor.marks
+            FileSystem(m.fsid, m.dev, m.device, m.mount_point, m.fstype) for m in self.monitor.marks
         )
 
     def lost(self) -> dict[str, int]:
-        """Errors that were seen but are in no event, by the stage that lost them."""
+        """Errors that were seen but are in no event, by the reason."""
         statistics = self.monitor.statistics()
-        return {"ring full": statistics.ring_full, "queue full": statistics.queue_full}
+        return {
+            why: statistics.dropped[why] for why in (DropReason.RING_FULL, DropReason.QUEUE_FULL)
+        }
 
     def missed(self) -> dict[str, int]:
         """Runs of a probe that the kernel skipped, where there were any."""
@@ -192,7 +215,7 @@ class _Watch:
     def notices(self) -> list[str]:
         """Blind spots, losses and the last news, in words."""
         lines = [f"cannot see {', '.join(what)}: {why}" for why, what in self.blind.items()]
-        lines += [f"{n} errors lost: {stage}" for stage, n in self.lost().items() if n]
+        lines += [f"{n} errors lost: {reason}" for reason, n in self.lost().items() if n]
         lines += [f"{n} errors missed by {probe}" for probe, n in self.missed().items()]
         return [*lines, *self._news]
 

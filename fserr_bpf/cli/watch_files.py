@@ -8,12 +8,16 @@ import sys
 from contextlib import ExitStack
 
 from fserr_bpf.cli.options import seconds
-from fserr_bpf.cli.watching import say, stop_signals
-from fserr_bpf.live.privileges import Capability, check_user, drop
+from fserr_bpf.cli.ready import Readiness, add_ready
+from fserr_bpf.cli.watching import check_rights, say, stop_signals
+from fserr_bpf.errors import UsageError
+from fserr_bpf.group.hearing import in_words
+from fserr_bpf.kernel.capabilities import Capability
+from fserr_bpf.kernel.privileges import drop
 from fserr_bpf.outputs.sink import Sink
 from fserr_bpf.watchfiles.fileerror import FORMATS
 from fserr_bpf.watchfiles.globs import Glob
-from fserr_bpf.watchfiles.hook import Hooks
+from fserr_bpf.watchfiles.hook import Hooks, Intervals
 from fserr_bpf.watchfiles.source import FileErrors
 from fserr_bpf.watchfiles.watch import Watch
 
@@ -24,9 +28,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the command."""
     parser = commands.add_parser(
         "watch-files",
-        help="tell and act when data of files cannot be written",
+        help="report failed writes to chosen files and run a command for each",
         description="Write a line, and run a command, for each error of the data of files "
-        "whose path matches; until Ctrl-C or SIGTERM. Files that are made, renamed or removed "
+        "whose path matches; until Ctrl-C or SIGTERM. Files that are created, renamed or removed "
         "meanwhile count by their path at the moment of the error.",
     )
     parser.add_argument(
@@ -51,34 +55,55 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help=f"seconds for one run of CMD (default: {_TIMEOUT:g})",
     )
     parser.add_argument(
+        "--interval",
+        type=seconds,
+        metavar="S",
+        help="run CMD for the same file once in S seconds at most; errors meanwhile share the "
+        "next run",
+    )
+    parser.add_argument(
+        "--interval-all",
+        type=seconds,
+        metavar="S",
+        help="run CMD once in S seconds at most, whatever the file; errors meanwhile share the "
+        "next run",
+    )
+    parser.add_argument(
         "--hook-user",
         metavar="NAME",
-        help="run CMD as this user; default: as the one who started this, with all rights",
+        help="run CMD as this user; default: as the user who started this, with all rights",
     )
     parser.add_argument("--format", choices=sorted(FORMATS), default="text")
+    add_ready(parser)
     parser.set_defaults(function=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until a signal; returns 0. Raises FserrError subclasses."""
-    check_user(arguments.hook_user)
+    check_rights(arguments.hook_user)
+    intervals = Intervals(arguments.interval or 0.0, arguments.interval_all or 0.0)
+    if any(intervals) and arguments.on_error is None:
+        raise UsageError("intervals are for hooks, and there is none", "add --on-error CMD")
     globs = [Glob(text) for text in arguments.glob]
     with ExitStack() as stack:
+        readiness = stack.enter_context(Readiness(arguments.ready_fd))
         sink = stack.enter_context(Sink(None))
         stop = stack.enter_context(stop_signals())
         hooks = None
         if arguments.on_error is not None:  # before the rights are given up: it keeps them
             hooks = stack.enter_context(
-                Hooks(arguments.on_error, arguments.timeout, arguments.hook_user)
+                Hooks(arguments.on_error, arguments.timeout, arguments.hook_user, intervals)
             )
         source = stack.enter_context(FileErrors(globs, debug=arguments.debug))
         _announce(source, globs)
-        source.names.become(None)
+        source.helper.drop_rights(None)
         drop(None, [Capability.DAC_READ_SEARCH])  # new mounts are followed
         watch = Watch(globs, source, hooks, sink, FORMATS[arguments.format])
+        readiness.signal()
         try:
             _loop(watch, stop)
         finally:
+            readiness.close()
             _account(watch, source, hooks)
     return 0
 
@@ -105,7 +130,7 @@ def _loop(watch: Watch, stop: int) -> None:
 
 
 def _account(watch: Watch, source: FileErrors, hooks: Hooks | None) -> None:
-    """What became of every error, and in words what nobody has read."""
+    """Account for every error; write what was not written on standard error."""
     for line in watch.news():
         say(line)
     for unwritten in watch.unwritten():
@@ -113,6 +138,8 @@ def _account(watch: Watch, source: FileErrors, hooks: Hooks | None) -> None:
     sys.stderr.flush()
     missed = sum(source.missed().values())
     parts = [str(watch.counts), f"{source.lost()} lost", f"{missed} missed by probes"]
+    if gaps := source.gaps():
+        parts.append(in_words(gaps))
     if hooks:
         parts.append(str(hooks.counts()))
     say("; ".join(parts))

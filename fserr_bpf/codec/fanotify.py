@@ -166,6 +166,11 @@ class Decoder:
         self._base = 0
         self._used = 0
 
+    @property
+    def offset(self) -> int:
+        """Bytes of the stream up to the end of the event that was yielded last."""
+        return self._base + self._used
+
     def feed(self, data: Bytes) -> Iterator[Event]:
         """Take ``data`` in at once; iterate to get the events that are now whole.
 

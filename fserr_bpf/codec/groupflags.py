@@ -41,24 +41,29 @@ class GroupFlags(NamedTuple):
 
     @classmethod
     def of(cls, flags: int) -> GroupFlags:
-        """Read ``flags``; UsageError for those that are not emulated."""
+        """As ``read``; UsageError for flags that are not emulated."""
         known = FAN_REPORT_TID | FAN_REPORT_PIDFD | FAN_REPORT_FD_ERROR | _WITHOUT_EFFECT
         known |= FAN_REPORT_DETAILED_ERROR | FAN_REPORT_ERROR_LOCATION
         if unknown := flags & ~known:
             raise UsageError(
                 f"fanotify_init flags {unknown:#x} are not emulated",
-                "FAN_REPORT_TID, PIDFD, FD_ERROR, DETAILED_ERROR, ERROR_LOCATION are",
+                "use FAN_REPORT_TID, PIDFD, FD_ERROR, DETAILED_ERROR or ERROR_LOCATION",
             )
-        made = cls(
+        made = cls.read(flags)
+        if made.thread and made.pidfd:  # Linux 7.2 and later give pidfds of threads
+            raise UsageError("FAN_REPORT_TID excludes FAN_REPORT_PIDFD", "ask for one of them")
+        return made
+
+    @classmethod
+    def read(cls, flags: int) -> GroupFlags:
+        """What ``flags`` ask for, whatever else is in them."""
+        return cls(
             thread=bool(flags & FAN_REPORT_TID),
             pidfd=bool(flags & FAN_REPORT_PIDFD),
             numbers=bool(flags & FAN_REPORT_FD_ERROR),
             detail=bool(flags & FAN_REPORT_DETAILED_ERROR),
             location=bool(flags & FAN_REPORT_ERROR_LOCATION),
         )
-        if made.thread and made.pidfd:  # Linux 7.2 and later give pidfds of threads
-            raise UsageError("FAN_REPORT_TID excludes FAN_REPORT_PIDFD", "ask for one of them")
-        return made
 
     @property
     def fd(self) -> int:

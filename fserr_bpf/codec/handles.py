@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from fserr_bpf.model.event import FileHandle
 from fserr_bpf.uapi.exportfs import (
     BTRFS_WITHOUT_PARENT,
@@ -13,18 +11,16 @@ from fserr_bpf.uapi.exportfs import (
     INO32_GEN,
     INO64_GEN,
 )
+from fserr_bpf.uapi.inode import InodeId
 
 
-def encode_handle(
-    form: int | None, ino: int, generation: int, subvolume: int = 0
-) -> FileHandle | None:
+def encode_handle(form: int | None, inode: InodeId) -> FileHandle | None:
     """Do what ``exportfs_encode_fid()`` does, from numbers instead of an inode.
 
     ``form`` is a FILEID_* type of `fserr_bpf.uapi.exportfs`, or None where the
-    layout is not known; then there is no handle. ``ino`` and ``subvolume`` are
-    unsigned 64 bit, ``generation`` unsigned 32 bit. ``subvolume`` is the objectid
-    of the inode's btrfs root and ignored elsewhere.
+    layout is not known; then there is no handle.
     """
+    ino, generation, subvolume = inode
     if form == FILEID_INO32_GEN:
         # The kernel stores i_ino into a u32: larger numbers lose their top half.
         return FileHandle(form, INO32_GEN.pack(ino & 0xFFFFFFFF, generation))
@@ -35,15 +31,7 @@ def encode_handle(
     return None
 
 
-class HandleInode(NamedTuple):
-    """The inode in a file handle; ``subvolume`` is 0 where there are none."""
-
-    ino: int
-    generation: int
-    subvolume: int = 0
-
-
-def inode_of(handle: FileHandle) -> HandleInode | None:
+def inode_of(handle: FileHandle) -> InodeId | None:
     """Return the inode of ``handle``, or None for a type or length not known here.
 
     Formulas: ``generic_encode_ino32_fh`` (ext4, f2fs), ``xfs_fs_encode_fh``,
@@ -51,11 +39,11 @@ def inode_of(handle: FileHandle) -> HandleInode | None:
     """
     match handle.handle_type, len(handle.f_handle):
         case (type_, INO32_GEN.size) if type_ == FILEID_INO32_GEN:
-            return HandleInode(*INO32_GEN.unpack(handle.f_handle))
+            return InodeId(*INO32_GEN.unpack(handle.f_handle))
         case (type_, INO64_GEN.size) if type_ == FILEID_INO64_GEN:
-            return HandleInode(*INO64_GEN.unpack(handle.f_handle))
+            return InodeId(*INO64_GEN.unpack(handle.f_handle))
         case (type_, BTRFS_WITHOUT_PARENT.size) if type_ == FILEID_BTRFS_WITHOUT_PARENT:
             ino, subvolume, generation = BTRFS_WITHOUT_PARENT.unpack(handle.f_handle)
-            return HandleInode(ino, generation, subvolume)
+            return InodeId(ino, generation, subvolume)
         case _:
             return None

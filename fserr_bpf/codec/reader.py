@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from fserr_bpf.codec.fanotify import encode
 from fserr_bpf.model.event import Event
-from fserr_bpf.model.group import NotificationQueue
+from fserr_bpf.model.queue import NotificationQueue
 
 
 def read(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from fserr_bpf.uapi.dev import Dev
+
 
 class Fsid(NamedTuple):
     """``__kernel_fsid_t`` as ``statfs(2)`` returns it: two unsigned 32-bit words."""
@@ -63,13 +65,14 @@ class PathState(StrEnum):
     NOT_ASKED = "not asked"
 
 
-class Side(NamedTuple):
+class Detail(NamedTuple):
     """What ``--detail`` adds, see ``docs/detail.md``.
 
     ``kind`` is the name of an ErrorKind. ``pos`` and ``length`` are bytes. ``stack`` are
     kernel addresses, innermost caller first. ``name`` is relative to the root of the file
     system and what the probe read, ``path`` absolute and looked up later. ``cgroup`` is
-    that of the ``cgroup_of``: "inode" or "task".
+    that of the ``cgroup_of``: "inode" or "task". ``kernel_device`` is the kernel's own name of
+    the device, such as dm-3.
     """
 
     kind: str
@@ -86,21 +89,23 @@ class Side(NamedTuple):
     uuid: str = ""
     label: str = ""
     mount_points: tuple[str, ...] = ()
+    kernel_device: str = ""
 
 
 class Origin(NamedTuple):
     """What BPF saw and the fanotify record has no room for.
 
-    ``time_ns`` is CLOCK_REALTIME in nanoseconds. ``dev`` is (major, minor) of the
+    ``time_ns`` is CLOCK_REALTIME in nanoseconds. ``dev`` is that of the
     superblock. ``ino`` is 0 where the error has no inode. ``task_start`` is the start of
     the process in CLOCK_MONOTONIC nanoseconds, 0 if it is not known. ``function`` and
     ``line`` are the file system's own; ``failaddr`` is a kernel address or 0.
     ``source`` names the probe, for example ``kprobe:__ext4_error_inode``. ``address`` is
-    the portable form of ``failaddr``; it and ``side`` are None without ``--detail``.
+    the portable form of ``failaddr``; it and ``detail`` are None without ``--detail``.
+    ``reason`` says in words why a file system has ended, "" if nobody knows or it has not.
     """
 
     time_ns: int
-    dev: tuple[int, int]
+    dev: Dev
     device: str
     mount_point: str
     fstype: str
@@ -115,7 +120,8 @@ class Origin(NamedTuple):
     block: int = 0
     task_start: int = 0
     address: Address | None = None
-    side: Side | None = None
+    detail: Detail | None = None
+    reason: str = ""
 
 
 class FsErrorEvent(NamedTuple):

@@ -1,49 +1,60 @@
 """Names for the events of one monitor: what is known at once, the rest asked for.
 
-Nothing here may stop an event. A step that fails leaves its keys empty and is told once.
+Nothing here may stop an event. A step that fails leaves its keys empty, with one message.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from fserr_bpf.closing import Closing
-from fserr_bpf.live.mounts import MountTable
-from fserr_bpf.marks import MarkedFilesystem
-from fserr_bpf.model.event import FileHandle, FsErrorEvent, Origin, PathState, Side
-from fserr_bpf.names.cgroups import tracks_writeback
-from fserr_bpf.names.helper import MESSAGE_SIZE, Helper
-from fserr_bpf.names.paths import Path
+from fserr_bpf.children.channel import MESSAGE_SIZE
+from fserr_bpf.helper.client import Answer, Helper
+from fserr_bpf.helper.paths import Path
+from fserr_bpf.helper.questions import Kind, about
+from fserr_bpf.kernel.blockdev import kernel_name, number_of
+from fserr_bpf.kernel.cgroups import ROOT_ID, tracks_writeback
+from fserr_bpf.kernel.mounts import MountTable
+from fserr_bpf.marks.table import MarkedFilesystem
+from fserr_bpf.model.event import Detail, FileHandle, FsErrorEvent, Fsid, Origin, PathState
 from fserr_bpf.names.volumes import Volume, volume_of
 from fserr_bpf.symbolize.running import RunningKernel
+from fserr_bpf.uapi.dev import Dev
 
 _ADDRESSES = "portable addresses"
 _HELPER = "helper process for paths"
-_ROOT_CGROUP = 1  # KERNFS root, fs/kernfs/dir.c
+_MOST_FOLDERS = MESSAGE_SIZE // 2  # in a question; the rest of it is a path at most
 _KEPT = 4096  # answers; the oldest go first
 
 
-class Names(Closing):
+class _Asked(NamedTuple):
+    """A question about an event's file or cgroup that is open. ``key`` is that of `_known`."""
+
+    key: tuple[Any, ...]
+    about: str = ""
+    located: bool = False
+
+
+class Names:
     """UUID, label and mount points of each mark, paths of files and cgroups.
 
-    ``owners``: this kernel knows whose dirty pages an inode has. ``fileno()`` is readable
-    when ``collect()`` has something to do. Without ``addresses`` those of the kernel stay
+    ``collect()`` has something to do when ``helper`` has received something. ``owners``: this
+    kernel knows whose dirty pages an inode has. Without ``addresses`` those of the kernel stay
     as they are.
     """
 
-    def __init__(self, *, addresses: bool = True) -> None:
-        self._volumes: dict[tuple[int, int], Volume] = {}
-        self._mount_points: dict[tuple[int, int], tuple[str, ...]] = {}
+    def __init__(self, helper: Helper, *, addresses: bool = True) -> None:
+        self._volumes: dict[Dev, Volume] = {}
+        self._mount_points: dict[Dev, tuple[str, ...]] = {}
+        self._kernel_devices: dict[Dev, str] = {}
         self._known: dict[tuple[Any, ...], Path] = {}
+        self._asked: dict[int, _Asked] = {}
         self._located: list[tuple[int, Path]] = []
-        self._tickets = 0
         self._news: list[str] = []
         self._failed: set[str] = set()
-        self._helper: Helper | None = None
-        self._humble = False
+        self._helper: Helper | None = helper
         self.owners = False
         with self._guarded("owners of what was written"):
             self.owners = tracks_writeback()
@@ -52,51 +63,46 @@ class Names(Closing):
             self._kernel = RunningKernel() if addresses else None
             if self._kernel and self._kernel.hidden:
                 self._news.append(self._kernel.hidden)
-        with self._guarded(_HELPER):
-            self._helper = Helper()
-
-    def fileno(self) -> int | None:
-        """The descriptor to poll for POLLIN; None when there is nothing to wait for."""
-        return self._helper.fileno() if self._helper else None
-
-    def become(self, user: str | None) -> None:
-        """The helper gives up its rights, as ``drop()`` for ``user``; at the latest when asked."""
-        with self._guarded(_HELPER):
-            if self._helper and not self._humble:
-                self._humble = self._helper.ask({"what": "user", "user": user})
 
     def see(self, marks: Iterable[MarkedFilesystem], table: MountTable) -> None:
         """The mount table has changed, or the marks have."""
-        devices = {(m.dev >> 20, m.dev & 0xFFFFF): m.fstype for m in marks}
+        devices = {m.dev: m.driver for m in marks}
         for dev in self._volumes.keys() - devices.keys():
-            del self._volumes[dev]
-        mounts: dict[tuple[int, int], list[str]] = {}
+            del self._volumes[dev], self._kernel_devices[dev]
+        mounts: dict[Dev, list[str]] = {}
         for mount in table:
             mounts.setdefault(mount.dev, []).append(mount.mount_point)
             if (dev := mount.dev) in devices and dev not in self._volumes:
                 self._volumes[dev] = Volume()
+                block = dev if dev.major else number_of(mount.source)
+                self._kernel_devices[dev] = kernel_name(block) if block else ""
                 with self._guarded("UUID and label of a file system"):
-                    self._volumes[dev] = volume_of(mount.source, mount.fstype, dev)
+                    self._volumes[dev] = volume_of(mount.source, devices[dev], dev)
         self._mount_points = {dev: tuple(mounts.get(dev, ())) for dev in devices}
 
     def complete(self, event: FsErrorEvent) -> FsErrorEvent:
         """``event`` with the names that are known; asks for those that are not."""
         origin = event.origin
-        if origin is None or origin.side is None:
+        if origin is None or origin.detail is None:
             return event
-        side = origin.side
+        detail = origin.detail
         with self._guarded(_ADDRESSES):
             if self._kernel:
                 origin = origin._replace(address=self._kernel.portable(origin.failaddr))
         with self._guarded("names of file systems"):
             uuid, label = self._volumes.get(origin.dev, Volume())
             mount_points = self._mount_points.get(origin.dev, ())
-            side = side._replace(uuid=uuid, label=label, mount_points=mount_points)
+            detail = detail._replace(
+                uuid=uuid,
+                label=label,
+                mount_points=mount_points,
+                kernel_device=self._kernel_devices.get(origin.dev, ""),
+            )
         with self._guarded("paths of files"):
-            side = self._with_path(event, origin, side)
+            detail = self._with_path(event, origin, detail)
         with self._guarded("paths of cgroups"):
-            side = self._with_cgroup(side)
-        return event._replace(origin=origin._replace(side=side))
+            detail = self._with_cgroup(detail)
+        return event._replace(origin=origin._replace(detail=detail))
 
     def locate(self, event: FsErrorEvent, below: Iterable[str] = ()) -> int | None:
         """Ask where the file of ``event`` is now, whatever was found for it before.
@@ -106,48 +112,50 @@ class Names(Closing):
         are searched for it.
         """
         origin = event.origin
-        if event.handle is None or origin is None or self._helper is None:
+        if event.handle is None or origin is None:
             return None
-        self._tickets += 1
-        question = _question(event.handle, origin, "")
-        question |= {"ticket": self._tickets, "below": list(below)}
-        if len(json.dumps(question)) > MESSAGE_SIZE:
-            question["below"] = []
-        with self._guarded(_HELPER):
-            self.become(None)
-            if self._humble and self._helper.ask(question):
-                return self._tickets
-        return None
+        folders = list(below)
+        if len(json.dumps(folders)) > _MOST_FOLDERS:
+            folders = []
+        question = _question(event.handle, origin, below=folders)
+        return self._ask(Kind.PATH, question, _Asked((), located=True))
 
     def located(self) -> list[tuple[int, Path]]:
         """The answers to ``locate()`` that ``collect()`` has taken since the last call."""
         located, self._located = self._located, []
         return located
 
-    def _with_path(self, event: FsErrorEvent, origin: Origin, side: Side) -> Side:
-        if event.handle is None or side.path_state == PathState.NOT_ASKED:
-            return side
-        name = side.name if side.name_state == "whole" else ""
+    def _with_path(self, event: FsErrorEvent, origin: Origin, detail: Detail) -> Detail:
+        if event.handle is None or detail.path_state == PathState.NOT_ASKED:
+            return detail
+        name = detail.name if detail.name_state == "whole" else ""
         question = _question(event.handle, origin, name)
-        found = self._find(("path", origin.dev, *event.handle), question)
-        return side._replace(path=found.path, path_state=found.state)
+        asked = _Asked(("path", origin.dev, *event.handle), f"ino {origin.ino} on {origin.device}")
+        found = self._find(Kind.PATH, question, asked)
+        return detail._replace(path=found.path, path_state=found.state)
 
-    def _with_cgroup(self, side: Side) -> Side:
-        if not side.cgroup_id:
-            return side
-        if side.cgroup_id == _ROOT_CGROUP:
-            return side._replace(cgroup="/")
-        question = {"what": "cgroup", "id": side.cgroup_id}
-        return side._replace(cgroup=self._find(("cgroup", side.cgroup_id), question).path)
+    def _with_cgroup(self, detail: Detail) -> Detail:
+        if not detail.cgroup_id:
+            return detail
+        if detail.cgroup_id == ROOT_ID:
+            return detail._replace(cgroup="/")
+        asked = _Asked(("cgroup", detail.cgroup_id))
+        found = self._find(Kind.CGROUP, {"id": detail.cgroup_id}, asked)
+        return detail._replace(cgroup=found.path)
 
-    def _find(self, key: tuple[Any, ...], question: dict[str, Any]) -> Path:
-        if key not in self._known:
-            if self._helper is None:
-                return Path("", PathState.UNKNOWN)
-            self.become(None)
-            if self._humble and self._helper.ask(question):
-                self._remember(key, Path("", PathState.PENDING))
-        return self._known.get(key, Path("", PathState.UNKNOWN))
+    def _find(self, kind: Kind, question: dict[str, Any], asked: _Asked) -> Path:
+        if asked.key not in self._known and self._ask(kind, question, asked) is not None:
+            self._remember(asked.key, Path("", PathState.PENDING))
+        return self._known.get(asked.key, Path("", PathState.UNKNOWN))
+
+    def _ask(self, kind: Kind, question: dict[str, Any], asked: _Asked) -> int | None:
+        number = None
+        with self._guarded(_HELPER):
+            if self._helper:
+                number = self._helper.ask(kind, question)
+        if number is not None:
+            self._asked[number] = asked
+        return number
 
     def _remember(self, key: tuple[Any, ...], path: Path) -> None:
         self._known[key] = path
@@ -160,71 +168,59 @@ class Names(Closing):
             if self._helper is None:
                 return
             try:
-                for answer in self._helper.answers():
-                    self._take(answer)
+                for answer in self._helper.answers(Kind.CGROUP):
+                    path = Path(answer.found or "", PathState.UNKNOWN)
+                    self._remember(self._asked.pop(answer.number).key, path)
+                for answer in self._helper.answers(Kind.PATH):
+                    self._take_path(answer)
+                if self._helper.ended:
+                    raise RuntimeError(self._helper.ended)
             except BaseException:
-                self._end_helper()
+                self._helper = None  # it is asked nothing more
                 raise
 
-    def _take(self, answer: dict[str, Any]) -> None:
-        if answer["what"] == "cgroup":
-            self._remember(("cgroup", answer["id"]), Path(answer["path"], PathState.UNKNOWN))
+    def _take_path(self, answer: Answer) -> None:
+        asked = self._asked.pop(answer.number)
+        path, state = answer.found or ("", PathState.UNKNOWN)
+        found = Path(path, PathState(state))
+        if asked.located:
+            self._located.append((answer.number, found))
             return
-        major, minor = answer["dev"]
-        handle = answer["handle_type"], bytes.fromhex(answer["f_handle"])
-        found = Path(answer["path"], PathState(answer["state"]))
-        if "ticket" in answer:
-            self._located.append((answer["ticket"], found))
-            return
-        self._remember(("path", (major, minor), *handle), found)
-        place = found.path or answer.get("reason", "no path")
-        self._news.append(f"ino {answer['ino']} on {answer['device']}: {place} ({found.state})")
-
-    def _end_helper(self) -> None:
-        if self._helper:
-            self._helper.close()
-            self._helper = None
+        self._remember(asked.key, found)
+        place = found.path or answer.reason or "no path"
+        self._news.append(f"{asked.about}: {place} ({found.state})")
 
     @contextlib.contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
-        """Whatever happens inside is told, once, and the event goes on."""
+        """A failure inside becomes a message, once, and the event goes on."""
         try:
             yield
         except Exception as error:
             if what not in self._failed:
                 self._failed.add(what)
                 reason = str(error) or type(error).__name__
-                self._news.append(f"no {what} ({reason}); the events go on without")
+                self._news.append(f"no {what} ({reason}); events are delivered without")
 
     def news(self) -> list[str]:
-        """What was found or failed since the last call, in words."""
+        """Messages of what was found or failed since the last call."""
         news, self._news = self._news, []
         return news
 
-    def close(self) -> None:
-        """End the helper."""
-        self._end_helper()
 
-
-def _question(handle: FileHandle, origin: Origin, name: str) -> dict[str, Any]:
-    return {
-        "what": "path",
-        "dev": origin.dev,
-        "handle_type": handle.handle_type,
-        "f_handle": handle.f_handle.hex(),
-        "ino": origin.ino,
-        "device": origin.device,
-        "mount_point": origin.mount_point,
-        "name": name,
-    }
+def _question(
+    handle: FileHandle, origin: Origin, name: str = "", below: Sequence[str] = ()
+) -> dict[str, Any]:
+    """``below`` are folders to be searched, see `helper.paths`."""
+    question = about(origin.mount_point, origin.dev, handle)
+    return question | {"ino": origin.ino, "name": name, "below": below}
 
 
 def clones(marks: Iterable[MarkedFilesystem]) -> Iterator[str]:
     """In words, the marked file systems that one fsid stands for, as clones of an ext4 do."""
-    by_fsid: dict[tuple[int, int], list[MarkedFilesystem]] = {}
+    by_fsid: dict[Fsid, list[MarkedFilesystem]] = {}
     for marked in marks:
         by_fsid.setdefault(marked.fsid, []).append(marked)
     for group in by_fsid.values():
         if len(group) > 1:
             places = ", ".join(f"{m.mount_point} ({m.device})" for m in group)
-            yield f"one fsid {group[0].fsid} for {places}: events do not tell them apart"
+            yield f"{places} have one fsid, {group[0].fsid}: raw events do not distinguish them"

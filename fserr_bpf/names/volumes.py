@@ -11,9 +11,11 @@ import stat
 from typing import NamedTuple
 from uuid import UUID
 
+from fserr_bpf.uapi.dev import Dev
+
 
 class Volume(NamedTuple):
-    """Both "" where they cannot be told; ``label`` with surrogates for what is not UTF-8."""
+    """Both "" where they are unknown; ``label`` with surrogates for what is not UTF-8."""
 
     uuid: str = ""
     label: str = ""
@@ -43,7 +45,7 @@ _LAYOUTS = {
 }
 
 
-def volume_of(device: str, fstype: str, dev: tuple[int, int]) -> Volume:
+def volume_of(device: str, fstype: str, dev: Dev) -> Volume:
     """What the superblock on the block device ``device`` says; OSError if it cannot be read.
 
     Nothing if ``dev``, the file system's device number, is another device's by now. That of

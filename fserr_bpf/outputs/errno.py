@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from errno import errorcode
 
-# fs/ext4/ext4.h, fs/xfs/xfs_linux.h: file systems' names for EUCLEAN and EBADMSG
-_FILE_SYSTEM_NAMES = {117: "EFSCORRUPTED", 74: "EFSBADCRC"}
+from fserr_bpf.uapi.errno import EFSBADCRC, EFSCORRUPTED
+
+_FILE_SYSTEM_NAMES = {EFSCORRUPTED: "EFSCORRUPTED", EFSBADCRC: "EFSBADCRC"}
 _NAMES = {**errorcode, **_FILE_SYSTEM_NAMES}
 
 

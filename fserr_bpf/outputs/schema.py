@@ -13,6 +13,7 @@ from fserr_bpf.codec.fanotify import encode
 from fserr_bpf.errors import DecodeError
 from fserr_bpf.model.event import (
     Address,
+    Detail,
     Event,
     FileHandle,
     FsErrorEvent,
@@ -21,11 +22,22 @@ from fserr_bpf.model.event import (
     Origin,
     OtherEvent,
     OverflowEvent,
-    Side,
 )
+from fserr_bpf.model.state import (
+    Condition,
+    DeviceErrors,
+    FilesystemState,
+    RecordedError,
+    StateChange,
+)
+from fserr_bpf.outputs import state as states
 from fserr_bpf.outputs.errno import errno_name
+from fserr_bpf.uapi.dev import Dev
 
-VERSION = 1
+VERSION = 2
+_READ = (1, VERSION)  # 1 had no states
+Message = Event | StateChange
+"""What a stream of JSON or msgpack consists of."""
 
 _FSID = re.compile("[0-9a-f]{8}:[0-9a-f]{8}")
 
@@ -36,8 +48,16 @@ _U64 = (0, (1 << 64) - 1)
 _U8 = (0, 255)
 
 
-def to_dict(event: Event) -> dict[str, Any]:
-    """Return ``event`` in schema version 1; ``v`` is the first key, ``type`` the second."""
+def to_dict(event: Message) -> dict[str, Any]:
+    """Return ``event`` in schema version 2; ``v`` is the first key, ``type`` the second."""
+    if isinstance(event, StateChange):
+        return {
+            "v": VERSION,
+            "type": "state",
+            "time_ns": event.time_ns,
+            **states.to_dict(event.state),
+            "before": None if event.before is None else str(event.before),
+        }
     if isinstance(event, FsErrorEvent):
         return _fs_error_dict(event)
     if isinstance(event, OverflowEvent):
@@ -79,19 +99,19 @@ def _fs_error_dict(event: FsErrorEvent) -> dict[str, Any]:
 
 
 def _origin_dict(origin: Origin) -> dict[str, Any]:
-    address, side = origin.address, origin.side
+    address, detail = origin.address, origin.detail
     lists = (
         {}
-        if side is None
+        if detail is None
         else {
-            "stack": list(side.stack),
-            "mount_points": list(side.mount_points),
+            "stack": list(detail.stack),
+            "mount_points": list(detail.mount_points),
         }
     )
     return origin._asdict() | {
         "dev": list(origin.dev),
         "address": None if address is None else address._asdict(),
-        "side": None if side is None else side._asdict() | lists,
+        "detail": None if detail is None else detail._asdict() | lists,
     }
 
 
@@ -99,17 +119,19 @@ def _extra_list(extra: tuple[InfoRecord, ...]) -> list[dict[str, Any]]:
     return [record._asdict() for record in extra]
 
 
-def from_dict(value: object, offset: int = 0) -> Event:
-    """Return the event that ``value`` is; keys that version 1 does not have are ignored.
+def from_dict(value: object, offset: int = 0) -> Message:
+    """Return the event or state that ``value`` is; keys that it does not know are ignored.
 
     ``offset`` is where ``value`` began in its stream. Raises DecodeError for another
     version, an unknown type, a missing key, and a value of the wrong type or range.
     """
     top = _Fields(value, "event", offset)
     version = top.integer("v", _U32)
-    if version != VERSION:
+    if version not in _READ:
         raise top.bad("v", f"is {version}, not {VERSION}")
     match top.text("type"):
+        case "state":
+            return _state_change(top)
         case "fs_error":
             event: Event = _fs_error(top)
         case "overflow":
@@ -128,7 +150,7 @@ def from_dict(value: object, offset: int = 0) -> Event:
                 extra=_extra(top),
             )
         case unknown:
-            raise top.bad("type", f"is {unknown[:40]!r}, not fs_error, overflow or other")
+            raise top.bad("type", f"is {unknown[:40]!r}, not fs_error, overflow, other or state")
     try:
         encode(event)
     except ValueError as error:
@@ -170,7 +192,7 @@ def _origin(fields: _Fields) -> Origin:
     major, minor = fields.integers("dev", _U32)
     return Origin(
         time_ns=fields.integer("time_ns", _S64),
-        dev=(major, minor),
+        dev=Dev(major, minor),
         device=fields.text("device"),
         mount_point=fields.text("mount_point"),
         fstype=fields.text("fstype"),
@@ -185,7 +207,46 @@ def _origin(fields: _Fields) -> Origin:
         block=fields.integer("block", _U64),
         task_start=fields.integer("task_start", _U64),
         address=_address(fields.inner("address")) if fields.get("address") is not None else None,
-        side=_side(fields.inner("side")) if fields.get("side") is not None else None,
+        detail=_detail(fields.inner("detail")) if fields.get("detail") is not None else None,
+        reason=fields.text("reason") if fields.get("reason") is not None else "",
+    )
+
+
+def _state_change(top: _Fields) -> StateChange:
+    major, minor = top.integers("dev", _U32)[:2]
+    devices = (_Fields(item, "devices", top.offset) for item in top.list("devices"))
+    counts = [name for name in DeviceErrors._fields if name != "device"]
+    state = FilesystemState(
+        dev=Dev(major, minor),
+        device=top.text("device"),
+        mapper=top.text("mapper"),
+        below=top.texts("below"),
+        fstype=top.text("fstype"),
+        mount_points=top.texts("mount_points"),
+        hidden=top["hidden"] is True,
+        condition=top.condition("condition"),
+        errors=top.integer("errors", _U64),
+        first=None if top["first"] is None else _recorded(top.inner("first")),
+        last=None if top["last"] is None else _recorded(top.inner("last")),
+        devices=tuple(
+            DeviceErrors(each.text("device"), *(each.integer(name, _U64) for name in counts))
+            for each in devices
+        ),
+        sick=top.texts("sick"),
+        reason=top.text("reason"),
+    )
+    before = None if top["before"] is None else top.condition("before")
+    return StateChange(top.integer("time_ns", _S64), state, before)
+
+
+def _recorded(fields: _Fields) -> RecordedError:
+    return RecordedError(
+        time=fields.integer("time", _U64),
+        function=fields.text("function"),
+        line=fields.integer("line", _U32),
+        error=fields.integer("error", _U32),
+        ino=fields.integer("ino", _U64),
+        block=fields.integer("block", _U64),
     )
 
 
@@ -198,8 +259,8 @@ def _address(fields: _Fields) -> Address:
     )
 
 
-def _side(fields: _Fields) -> Side:
-    return Side(
+def _detail(fields: _Fields) -> Detail:
+    return Detail(
         kind=fields.text("kind"),
         pos=fields.integer("pos", _U64),
         length=fields.integer("length", _U64),
@@ -214,6 +275,8 @@ def _side(fields: _Fields) -> Side:
         uuid=fields.text("uuid"),
         label=fields.text("label"),
         mount_points=fields.texts("mount_points"),
+        # not in streams of version 1
+        kernel_device="" if fields.get("kernel_device") is None else fields.text("kernel_device"),
     )
 
 
@@ -283,6 +346,12 @@ class _Fields:
 
     def inner(self, key: str) -> _Fields:
         return _Fields(self[key], f"{self._name} {key}", self.offset)
+
+    def condition(self, key: str) -> Condition:
+        text = self.text(key)
+        if text not in list(Condition):
+            raise self.bad(key, f"is {text[:40]!r}, no condition")
+        return Condition(text)
 
     def fsid(self, key: str) -> Fsid:
         text = self.text(key)

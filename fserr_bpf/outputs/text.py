@@ -1,4 +1,4 @@
-r"""One calm line per event, for people.
+r"""One line per event, for people.
 
 Columns that usually fit are padded so that lines align; a longer value pushes the rest
 of its line to the right, nothing is cut off. Names come from disks and processes that
@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 
-from fserr_bpf.codec.detail import read_detail, read_location
 from fserr_bpf.codec.handles import inode_of
+from fserr_bpf.codec.proposed import read_detailed_error, read_error_location
 from fserr_bpf.model.event import (
+    Detail,
     Event,
     FileHandle,
     FsErrorEvent,
@@ -21,7 +22,6 @@ from fserr_bpf.model.event import (
     Origin,
     OtherEvent,
     OverflowEvent,
-    Side,
 )
 from fserr_bpf.outputs.errno import errno_name
 from fserr_bpf.uapi.proposed import (
@@ -55,16 +55,17 @@ def _fs_error(event: FsErrorEvent) -> str:
     else:
         time = _time(origin.time_ns)
         place = f"{printable(origin.device):<6} {printable(origin.mount_point)}"
-        # pid 0: a soft interrupt, or a task outside of our pid namespace
+        # pid 0: an interrupt, or a task outside of our pid namespace
         task = f"{printable(origin.comm)}[{event.pid}]"
         if not origin.comm:
             task = f"pid {event.pid}" if event.pid else "no task"
         site = f"{_function(origin)} {printable(origin.source)}"
+        site += f" ({printable(origin.reason)})" if origin.reason else ""
     inode = _inode(event.handle, origin)
     columns = f"{time} {place:<22} {error:<16} x{event.error_count:<3} {inode:<24} {task:<14} "
-    side = _side(origin.side) if origin and origin.side else ""
-    extra = [record for record in event.extra if not (side and record.info_type in _PROPOSED)]
-    return (columns + site).rstrip() + side + _extra(extra)
+    detail = _detail(origin.detail) if origin and origin.detail else ""
+    extra = [record for record in event.extra if not (detail and record.info_type in _PROPOSED)]
+    return (columns + site).rstrip() + detail + _extra(extra)
 
 
 def _other(event: OtherEvent) -> str:
@@ -77,12 +78,12 @@ def _extra(extra: Iterable[InfoRecord]) -> str:
 
 def _info(record: InfoRecord) -> str:
     """A record of the proposal in words, any other in hexadecimal."""
-    if detail := read_detail(record):
+    if detail := read_detailed_error(record):
         words = zip(detail._fields[1:4], detail[1:4], strict=True)
         known = "".join(f" {name} {value}" for name, value in words if value)
         address = f" failaddr {detail.failaddr:#x}" if detail.failaddr else ""
         return f"kind {_kind(detail.kind)}{known}{address}"
-    if location := read_location(record):
+    if location := read_error_location(record):
         return f"in {printable(location.function)}:{location.line}".removesuffix(":0")
     return f"info {record.info_type} {record.data.hex() or '-'}"
 
@@ -91,18 +92,18 @@ def _kind(number: int) -> str:
     return ErrorKind(number).name if number in set(ErrorKind) else str(number)
 
 
-def _side(side: Side) -> str:
+def _detail(detail: Detail) -> str:
     """What ``--detail`` adds, behind two spaces; what is not known is left out."""
     where = ""
-    if side.path:
-        where = f"{side.path} ({side.path_state})"
-    elif side.name_state:
-        where = f"{side.name or '/'} ({side.name_state})"
-    numbers = [("pos", side.pos), ("length", side.length)]
-    words = [printable(side.kind), *(f"{name} {value}" for name, value in numbers if value)]
+    if detail.path:
+        where = f"{detail.path} ({detail.path_state})"
+    elif detail.name_state:
+        where = f"{detail.name or '/'} ({detail.name_state})"
+    numbers = [("pos", detail.pos), ("length", detail.length)]
+    words = [printable(detail.kind), *(f"{name} {value}" for name, value in numbers if value)]
     words += [printable(where)] if where else []
-    if side.cgroup or side.cgroup_id:
-        words.append(f"cgroup {printable(side.cgroup) or side.cgroup_id}")
+    if detail.cgroup or detail.cgroup_id:
+        words.append(f"cgroup {printable(detail.cgroup) or detail.cgroup_id}")
     return "  " + ", ".join(words)
 
 

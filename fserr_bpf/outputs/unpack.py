@@ -8,8 +8,7 @@ import msgpack
 
 from fserr_bpf.codec.info import ALIGNMENT, MAX_EVENT_LEN
 from fserr_bpf.errors import DecodeError
-from fserr_bpf.model.event import Event
-from fserr_bpf.outputs.schema import from_dict
+from fserr_bpf.outputs.schema import Message, from_dict
 
 MAX_MESSAGE_LEN = 1 << 20
 """Longest message believed, in bytes: a reader of a pipe must not wait for garbage."""
@@ -36,7 +35,7 @@ class MsgpackDecoder:
         self._offset = 0
         self._error: DecodeError | None = None
 
-    def feed(self, data: bytes) -> Iterator[Event]:
+    def feed(self, data: bytes) -> Iterator[Message]:
         """Take ``data`` in at once; iterate to get the events that are now whole.
 
         The iterator raises DecodeError when it reaches a bad message, after it has
@@ -46,7 +45,7 @@ class MsgpackDecoder:
         self._fed += len(data)
         return self._events()
 
-    def _events(self) -> Iterator[Event]:
+    def _events(self) -> Iterator[Message]:
         if self._error is not None:
             raise self._error
         try:

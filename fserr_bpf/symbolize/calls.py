@@ -1,4 +1,4 @@
-"""Which address tells the place of an error."""
+"""Which address leads to the place of an error."""
 
 from __future__ import annotations
 

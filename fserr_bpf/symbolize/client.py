@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import select
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fserr_bpf.children.spawn import Child, spawn
 from fserr_bpf.closing import Closing
 from fserr_bpf.model.event import Address
 from fserr_bpf.symbolize.place import Frame, Place
@@ -21,10 +20,10 @@ from fserr_bpf.symbolize.store import default_folder
 _PATIENCE = 120.0  # seconds; the worker's own bound of CPU time comes first
 _PATIENCE_WITH_DOWNLOAD = 900.0
 _MAX_WAITING = 1000
-_READ_SIZE = 65536
+_STANDARD_ERROR = 2
 
 GAVE_UP = "the debug file needs more time or memory than it may have"
-"""The reason when the worker has died, or does not answer."""
+"""The reason when the worker has ended, or does not answer."""
 
 _DEBUGINFOD_URLS = "DEBUGINFOD_URLS"
 
@@ -49,13 +48,12 @@ class Symbolizer(Closing):
         self._answers: dict[Address, Place | None] = {}
         self._reasons: dict[Address, str] = {}
         self._waiting: deque[Address] = deque()
-        self._worker: subprocess.Popen[bytes] | None = None
+        self._worker: Child | None = None
         self._asked: Address | None = None
         self._deadline = 0.0
-        self._received = b""
 
     def place(self, address: Address) -> Place | None:
-        """What is at ``address``, None if that cannot be told; waits for the answer.
+        """What is at ``address``, None if that is unknown; waits for the answer.
 
         The wait is bounded by the worker's limits. Raises OSError if it cannot be started.
         """
@@ -89,36 +87,26 @@ class Symbolizer(Closing):
 
     def _ask(self, address: Address) -> None:
         if self._worker is None:
-            # -P: the current directory is anybody's, and this may run as root
-            command = [sys.executable, "-P", "-m", "fserr_bpf.symbolize.worker"]
-            self._worker = subprocess.Popen(
-                [*command, json.dumps(self._settings)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                bufsize=0,
-            )
+            settings = json.dumps(self._settings)
+            self._worker = spawn("fserr_bpf.symbolize.worker", settings, output=_STANDARD_ERROR)
         self._asked = address
         patience = _PATIENCE_WITH_DOWNLOAD if self._urls else _PATIENCE
         self._deadline = time.monotonic() + patience
-        # one question at a time: the pipe has room for it
-        assert self._worker.stdin is not None
         try:
-            self._worker.stdin.write(json.dumps(address).encode() + b"\n")
-        except BrokenPipeError:
+            self._worker.channel.send({"address": address})
+        except ConnectionError:
             self._give_up()
 
     def _take(self, seconds: float) -> None:
         assert self._worker is not None
-        assert self._worker.stdout is not None
         poll = select.poll()
-        poll.register(self._worker.stdout, select.POLLIN)
+        poll.register(self._worker.channel, select.POLLIN)
         if poll.poll(max(0, seconds) * 1000):
-            data = self._worker.stdout.read(_READ_SIZE)
-            self._received += data or b""
-            if not data:
+            try:
+                answer = self._worker.channel.receive()
+            except EOFError:
                 self._give_up()
-            elif self._received.endswith(b"\n"):
-                answer, self._received = json.loads(self._received), b""
+            else:
                 self._keep(answer.get("place"), answer.get("why", ""))
         elif time.monotonic() > self._deadline:
             self._give_up()
@@ -136,18 +124,14 @@ class Symbolizer(Closing):
         self._asked = None
 
     def _give_up(self) -> None:
-        """The worker has died over the question, or takes too long."""
+        """The worker has ended over the question, or takes too long."""
         self._end_worker()
         self._keep(None, GAVE_UP)
 
     def _end_worker(self) -> None:
         if self._worker is not None:
-            self._worker.kill()
-            self._worker.wait()
-            for pipe in (self._worker.stdin, self._worker.stdout):
-                if pipe is not None:
-                    pipe.close()
-            self._worker, self._received = None, b""
+            self._worker.end()
+            self._worker = None
 
     def close(self) -> None:
         """End the worker."""

@@ -93,7 +93,7 @@ class DebugFile(Closing):
 
     Addresses are those that the file was linked for. A relocatable file (a module) was
     linked for none: its sections are laid out one after the other here, and `bases`
-    tells where. ``scratch`` is a folder for what has to be decompressed.
+    has where. ``scratch`` is a folder for what has to be decompressed.
     """
 
     def __init__(self, path: Path, scratch: Path) -> None:

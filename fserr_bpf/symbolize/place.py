@@ -32,4 +32,4 @@ class Place(NamedTuple):
 
 
 class NoSymbol(Exception):
-    """There is no place to tell; one line says why."""
+    """There is no place; the text, one line, says why."""

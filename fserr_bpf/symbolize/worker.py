@@ -1,7 +1,7 @@
 """The process that reads debug files, which may be hostile, within bounds of time and memory.
 
-Started by `client`. Reads addresses as JSON lines from standard input and writes one line
-for each: ``{"place": [function, offset, [[function, file, line], ...], note]}`` or
+Started by `client` with one JSON object of settings. Each message ``{"address": [...]}`` is
+answered: ``{"place": [function, offset, [[function, file, line], ...], note]}`` or
 ``{"why": text}``. What exceeds the bounds kills it, which its client takes as an answer.
 """
 
@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fserr_bpf.children.channel import channel_to_parent
 from fserr_bpf.model.event import Address
 from fserr_bpf.symbolize.place import NoSymbol
 from fserr_bpf.symbolize.store import Store
@@ -35,8 +36,8 @@ _FILE_SIZE = 2 << 30
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Answer until standard input ends; ``arguments`` is one JSON object of settings."""
-    settings = json.loads(arguments[0])
+    """Answer until the client closes its end."""
+    channel, settings = channel_to_parent(arguments[0]), json.loads(arguments[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever asks
     os.nice(19)  # whoever waits for events comes first
     for limit, value in (
@@ -46,18 +47,23 @@ def main(arguments: Sequence[str]) -> int:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (value, value))
-    if find_spec("elftools") is None:
-        for _ in sys.stdin:
-            _say({"why": "pyelftools is missing; pip install 'fserr-bpf[symbols]'"})
-        return 0
-    from fserr_bpf.symbolize.resolver import Resolver  # noqa: PLC0415 - needs it
+    resolver: Resolver | None = None
+    if find_spec("elftools") is not None:
+        from fserr_bpf.symbolize.resolver import Resolver  # noqa: PLC0415 - needs it
 
-    roots = [Path(folder) for folder in settings["debug_dirs"]]
-    resolver = Resolver(roots, settings["urls"], Store(Path(settings["cache"])))
-    for line in sys.stdin:
+        roots = [Path(folder) for folder in settings["debug_dirs"]]
+        resolver = Resolver(roots, settings["urls"], Store(Path(settings["cache"])))
+    while True:
+        try:
+            question = channel.receive()
+        except EOFError:
+            return 0
         _allow_cpu()
-        _say(_answer(resolver, Address(*json.loads(line))))
-    return 0
+        answer = _answer(resolver, Address(*question["address"]))
+        try:
+            channel.send(answer)
+        except ValueError as error:  # names without end
+            channel.send({"why": f"damaged debug file: {error}"})
 
 
 def _allow_cpu() -> None:
@@ -66,7 +72,9 @@ def _allow_cpu() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 
-def _answer(resolver: Resolver, address: Address) -> dict[str, object]:
+def _answer(resolver: Resolver | None, address: Address) -> dict[str, object]:
+    if resolver is None:
+        return {"why": "pyelftools is missing; pip install 'fserr-bpf[symbols]'"}
     try:
         return {"place": resolver.place(address)}
     except NoSymbol as error:
@@ -75,10 +83,6 @@ def _answer(resolver: Resolver, address: Address) -> dict[str, object]:
         # pyelftools and the readers here fail in many ways on a damaged file: all mean this
         resolver.forget()
         return {"why": f"damaged debug file: {str(error) or type(error).__name__}"}
-
-
-def _say(answer: dict[str, object]) -> None:
-    print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

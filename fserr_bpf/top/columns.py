@@ -64,7 +64,7 @@ def pad(text: str, width: int, *, right: bool = False) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """``text`` in at most ``width`` cells: beginnings and ends of names tell more than middles."""
+    """``text`` in at most ``width`` cells, without its middle: ends of names matter more."""
     if cell_len(text) <= width:
         return text
     if width < 2:

@@ -7,11 +7,14 @@ one file system and one site, or in what was forgotten of them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
 from fserr_bpf.model.event import Event, FsErrorEvent, Fsid, Origin
+from fserr_bpf.model.state import FilesystemState
+from fserr_bpf.uapi.dev import Dev
 
 KEPT_FILE_SYSTEMS = 1000  # with errors; those without are as many as are mounted
 KEPT_SITES = 1000
@@ -22,7 +25,7 @@ class FileSystem(NamedTuple):
     """A superblock; ``dev`` is (major, minor)."""
 
     fsid: Fsid
-    dev: tuple[int, int]
+    dev: Dev
     device: str
     mount_point: str
     fstype: str
@@ -45,7 +48,7 @@ class Site(NamedTuple):
     better one replaces is empty or 0. ``error`` has the sign of the stream.
     """
 
-    dev: tuple[int, int]
+    dev: Dev
     device: str
     fstype: str
     error: int
@@ -95,7 +98,8 @@ class Order(StrEnum):
 class Snapshot(NamedTuple):
     """Everything at one moment; ``events`` are newest first, rows in no order.
 
-    File systems without errors are in ``file_systems`` while they are ``watched``.
+    File systems without errors are in ``file_systems`` while they are ``watched``. ``states``
+    are known of those that are mounted.
     """
 
     file_systems: tuple[Row[FileSystem], ...]
@@ -106,6 +110,7 @@ class Snapshot(NamedTuple):
     forgotten_file_systems: Forgotten
     forgotten_sites: Forgotten
     forgotten_events: int
+    states: Mapping[Dev, FilesystemState] = MappingProxyType({})
 
 
 class _Rows(Generic[What]):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from fserr_bpf.outputs.errno import errno_name
 from fserr_bpf.outputs.schema import to_dict
+from fserr_bpf.outputs.state import to_dict as state_dict
 from fserr_bpf.top.model import Order, Snapshot, ranked
 
 VERSION = 1
@@ -16,7 +17,7 @@ VERSION = 1
 class Seen(NamedTuple):
     """What the monitor says around a snapshot.
 
-    ``lost``: errors that are in no event, by stage. ``missed``: runs that the kernel skipped,
+    ``lost``: errors that are in no event, by reason. ``missed``: runs that the kernel skipped,
     by probe. ``blind``: what this kernel hides, by reason.
     """
 
@@ -34,6 +35,7 @@ def dumps(snapshot: Snapshot, seen: Seen) -> str:
         "stream": seen.stream,
         "seconds": round(seen.seconds, 3),
         "errors": snapshot.errors,
+        "states": [state_dict(state) for state in snapshot.states.values()],
         "file_systems": [
             {
                 **row.what._asdict(),

@@ -46,7 +46,7 @@ class Screen(Closing):
             raise
 
     def close(self) -> None:
-        """Give the terminal back as it was; keys that nobody has read are thrown away."""
+        """Give the terminal back as it was; unread keys are discarded."""
         try:
             self._write("" if self.dumb else _LEAVE)
         finally:
@@ -67,7 +67,9 @@ class Screen(Closing):
         try:
             pressed = os.read(self._input, _KEYS)
         except OSError as error:
-            raise OutputError(f"the terminal has gone: {error.strerror}") from error
+            raise OutputError(
+                f"the terminal has gone: {error.strerror}", "start top in another terminal"
+            ) from error
         return pressed.decode("ascii", "replace") or "\x04"
 
     def size(self) -> tuple[int, int]:
@@ -99,7 +101,9 @@ class Screen(Closing):
             while view:
                 view = view[os.write(self._output, view) :]
         except OSError as error:
-            raise OutputError(f"cannot write to the terminal: {error.strerror}") from error
+            raise OutputError(
+                f"cannot write to the terminal: {error.strerror}", "use another terminal"
+            ) from error
 
 
 def print_lines(make: Callable[[int], Sequence[Text]]) -> None:

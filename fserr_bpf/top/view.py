@@ -28,7 +28,8 @@ _UNITS = {10**6: "M", 10**9: "G", 10**12: "T", 10**15: "P"}
 _NUMBERS = (Column("ERRORS", 7, right=True), Column("LAST", 8, rank=3), Column("DEVICE", 8))
 _FILE_SYSTEMS = (
     *_NUMBERS,
-    Column("TYPE", 12, rank=4),
+    Column("STATE", 14, rank=2),
+    Column("TYPE", 8, rank=4),
     Column("MOUNT POINT", 20, rank=1, grows=True),
 )
 _SITES = (
@@ -75,7 +76,7 @@ class _Section(NamedTuple):
         return len(self.rows) + (self.hidden > 0)
 
     def show(self, lines: int) -> Iterator[Text]:
-        """The header and as many lines; the last one tells how many rows are not shown."""
+        """The header and as many lines; the last one counts the rows that are not shown."""
         shown = self.rows if lines >= self.lines else self.rows[: max(lines - 1, 0)]
         more = self.hidden + len(self.rows) - len(shown)
         yield self.header
@@ -134,7 +135,9 @@ def _header(snapshot: Snapshot, frame: Frame, width: int) -> Text:
     gone = snapshot.forgotten_file_systems.rows
     damaged = gone + sum(1 for row in snapshot.file_systems if row.errors)
     errors = f"{count(snapshot.errors)} errors"
+    bad = sum(1 for row in snapshot.file_systems if _is_bad(row, snapshot))
     where = f"{errors} on {damaged} of {gone + len(snapshot.file_systems)} file systems"
+    where += f", {bad} not ok" if bad else ""
     how = "PAUSED" if frame.paused else f"by {frame.order}"
     stream = "PAUSED" if frame.paused else f"{frame.stream}, by {frame.order}"
     wide = (
@@ -159,10 +162,14 @@ def _notices(notices: Sequence[str], width: int, room: int | None) -> list[Text]
 def _sections(snapshot: Snapshot, order: Order, ages: Ages, width: int) -> list[_Section]:
     file_systems = _Table(_FILE_SYSTEMS, width)
     listed = [
-        partial(_file_system, file_systems, row, row.what.key in snapshot.watched, ages)
-        for row in ranked(snapshot.file_systems, order)
+        partial(_file_system, file_systems, row, snapshot, ages)
+        # one that is not ok is as urgent as one with errors
+        for row in sorted(
+            ranked(snapshot.file_systems, order),
+            key=lambda row: not (row.errors or _is_bad(row, snapshot)),
+        )
     ]
-    damaged = sum(1 for row in snapshot.file_systems if row.errors)
+    damaged = sum(1 for row in snapshot.file_systems if row.errors or _is_bad(row, snapshot))
     gone = snapshot.forgotten_file_systems.rows
     first = _Section(file_systems.header, listed, gone, damaged)
     if not snapshot.events:
@@ -170,12 +177,17 @@ def _sections(snapshot: Snapshot, order: Order, ages: Ages, width: int) -> list[
     sites = _Table(_SITES, width)
     found = [partial(_site, sites, row, ages) for row in ranked(snapshot.sites, order)]
     events = _Table(_EVENTS, width)
-    heard = [partial(_event, events, event, ages) for event in snapshot.events]
+    recent = [partial(_event, events, event, ages) for event in snapshot.events]
     return [
         first,
         _Section(sites.header, found, snapshot.forgotten_sites.rows, len(found)),
-        _Section(events.header, heard, snapshot.forgotten_events, len(heard)),
+        _Section(events.header, recent, snapshot.forgotten_events, len(recent)),
     ]
+
+
+def _is_bad(row: Row[FileSystem], snapshot: Snapshot) -> bool:
+    state = snapshot.states.get(row.what.dev) if row.what.key in snapshot.watched else None
+    return state is not None and not state.ok
 
 
 class _Table:
@@ -194,17 +206,20 @@ class _Table:
         return join(self._columns, self._widths, cells)
 
 
-def _file_system(table: _Table, row: Row[FileSystem], watched: bool, ages: Ages) -> Text:
+def _file_system(table: _Table, row: Row[FileSystem], snapshot: Snapshot, ages: Ages) -> Text:
     what = row.what
+    watched = what.key in snapshot.watched
+    state = snapshot.states.get(what.dev) if watched else None
     text = table.row(
         count(row.errors),
         ages.ago(row.last_ns) if row.errors else "-",
         what.device,
+        str(state.condition) if state else "-",
         what.fstype,
         what.mount_point if watched else f"{what.mount_point} (unmounted)",
         style="" if watched else "dim",
     )
-    if row.errors and watched:
+    if (row.errors and watched) or _is_bad(row, snapshot):
         text.stylize("red", 0, _NUMBERS[0].width)
     return text
 
@@ -237,12 +252,12 @@ def _event(table: _Table, event: Event, ages: Ages) -> Text:
 
 def _object(origin: Origin) -> str:
     """What is damaged: the path inside of the file system, a name, or the inode."""
-    side = origin.side
-    if side and side.path:
-        inside = side.path.removeprefix(origin.mount_point.rstrip("/"))
-        return inside if inside.startswith("/") else side.path
-    if side and side.name:
-        return side.name
+    detail = origin.detail
+    if detail and detail.path:
+        inside = detail.path.removeprefix(origin.mount_point.rstrip("/"))
+        return inside if inside.startswith("/") else detail.path
+    if detail and detail.name:
+        return detail.name
     return f"ino {origin.ino}" if origin.ino else "superblock"
 
 

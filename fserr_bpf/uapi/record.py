@@ -10,7 +10,7 @@ from struct import Struct
 from typing import NamedTuple
 
 FSERR_VERSION = 1
-FSERR_PROBE_MAX = 32
+FSERR_PROBE_MAX = 64
 
 
 class Probe(IntEnum):
@@ -35,16 +35,40 @@ class Probe(IntEnum):
     FSERROR = 17
     SB_DELETE = 18
     XFS_BUF_TRACE = 19
+    XFS_CORRUPTION = 20
+    XFS_BUF_CORRUPT = 21
+    XFS_END = 22
+    EXT4_GROUP_LOCKED = 23
+    EXT4_END = 24
+    BTRFS_DEVICE = 25
+    BTRFS_END = 26
+    F2FS_ERROR = 27
+    F2FS_END = 28
+    FAT_ERROR = 29
+    EXFAT_ERROR = 30
+    NILFS2_ERROR = 31
+    JFS_ERROR = 32
+    CANARY = 33
 
 
 class Flag(IntFlag):
     """``FSERR_*`` flags of a record."""
 
     HAS_INODE = 1 << 0
-    NO_TASK = 1 << 1
+    IN_INTERRUPT = 1 << 1
     BLOCK_DEVICE = 1 << 2
     IGET = 1 << 3
     SICK_CORE = 1 << 4
+    REQUESTED = 1 << 5
+    METADATA_IO = 1 << 6
+    LOG_IO = 1 << 7
+    CORRUPTION = 1 << 8
+    DEVICE_REMOVED = 1 << 9
+
+
+def attachment_of(flags: int) -> int:
+    """Which of its attachments a probe that has several saw the error at."""
+    return flags >> 12 & 3
 
 
 class Record(NamedTuple):

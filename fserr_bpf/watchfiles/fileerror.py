@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from fserr_bpf.model.event import FsErrorEvent
 from fserr_bpf.outputs.errno import errno_name
 from fserr_bpf.outputs.text import printable
+from fserr_bpf.uapi.dev import Dev
 
 VERSION = 1
 
@@ -33,7 +34,7 @@ class FileError(NamedTuple):
     length: int | None
     ino: int
     generation: int
-    dev: tuple[int, int]
+    dev: Dev
     device: str
     fstype: str
     mount_point: str
@@ -42,9 +43,21 @@ class FileError(NamedTuple):
     time_ns: int
 
     @property
+    def file(self) -> tuple[object, ...]:
+        """Which file it is, whatever its path."""
+        return self.dev, self.ino, self.generation
+
+    @property
     def alike(self) -> tuple[object, ...]:
         """What errors have in common that one run of the hook may stand for."""
-        return self.dev, self.ino, self.generation, self.path, self.error
+        return *self.file, self.path, self.error
+
+
+class Held(NamedTuple):
+    """What else a run of the hook stands for: ``error_count`` errors, of ``files`` other files."""
+
+    error_count: int = 0
+    files: int = 0
 
 
 def file_error(
@@ -53,18 +66,18 @@ def file_error(
     """What ``event``, which has details, says of the file at ``path``."""
     origin = event.origin
     assert origin is not None
-    side = origin.side
-    assert side is not None
-    placed = side.length > 0  # no request is empty: then nobody told
+    detail = origin.detail
+    assert detail is not None
+    placed = detail.length > 0  # no request is empty: 0 is not known
     return FileError(
         path=path,
         deleted=deleted,
         glob=glob,
-        kind=side.kind,
+        kind=detail.kind,
         error=abs(event.error),
         error_count=event.error_count,
-        pos=side.pos if placed else None,
-        length=side.length if placed else None,
+        pos=detail.pos if placed else None,
+        length=detail.length if placed else None,
         ino=origin.ino,
         generation=origin.generation,
         dev=origin.dev,
@@ -96,7 +109,7 @@ def json_line(error: FileError) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
-def environment(error: FileError) -> dict[str, str]:
+def environment(error: FileError, held: Held) -> dict[str, str]:
     """What the hook gets besides its own environment; "" is not known."""
     known = {
         "PATH": error.path,
@@ -117,6 +130,8 @@ def environment(error: FileError) -> dict[str, str]:
         "PID": error.pid or "",
         "COMM": error.comm,
         "TIME": "{}.{:09d}".format(*divmod(error.time_ns, 1_000_000_000)),
+        "HELD_COUNT": held.error_count,
+        "HELD_FILES": held.files,
     }
     return {f"FSERR_{key}": "" if value is None else str(value) for key, value in known.items()}
 

@@ -44,7 +44,7 @@ class Glob:
     def __init__(self, text: str) -> None:
         self.text = text
         if not text or "\0" in text:
-            raise UsageError(f"--glob {text!r} is no path", "give one such as '/srv/**'")
+            raise UsageError(f"--glob {text!r} is not a path", "give one such as '/srv/**'")
         absolute = text if text.startswith("/") else f"{_literal(os.getcwd())}/{text}"
         components = [part for part in absolute.split("/") if part not in ("", ".")]
         fixed = next(
@@ -58,7 +58,7 @@ class Glob:
         if not rest and (text.endswith("/") or os.path.isdir(self.prefix)):
             raise UsageError(
                 f"--glob {text!r} is a directory",
-                f"all files below it are {text.rstrip('/') + '/**'!r}",
+                f"give {text.rstrip('/') + '/**'!r} for all files below it",
             )
         if text.endswith("/"):
             raise UsageError(f"--glob {text!r} means directories only", "write it without /")

@@ -2,29 +2,30 @@
 
 An error whose hook runs already waits, and those that are alike join it: one run stands for
 all of them, with the sum of their counts and the rest as the first has it. What finds no
-room to wait is dropped and counted.
+room to wait is dropped and counted. Intervals make errors wait for a time: those of a file that
+has just had a run, and those of all files, which then share the next run.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import socket
-import subprocess
-import sys
-from typing import NamedTuple
+import math
+import time
+from typing import Any, NamedTuple
 
+from fserr_bpf.children.spawn import PATIENCE_SECONDS, spawn
 from fserr_bpf.closing import Closing
 from fserr_bpf.errors import FserrError
-from fserr_bpf.watchfiles.fileerror import FileError, environment
-from fserr_bpf.watchfiles.runner import MESSAGE_SIZE
+from fserr_bpf.watchfiles.fileerror import FileError, Held, environment
 
 AT_ONCE = 4
 """Hooks that run at the same time at most."""
 BACKLOG = 1024
 """Runs that wait at most."""
-_PATIENCE_SECONDS = 1.0
-_ENDED, _REMEDY = "the process that runs the hooks has ended", "start it again"
+FILES_KEPT = 16384
+"""Files at most whose last run is remembered."""
+_STANDARD_ERROR = 2
+_ENDED, _REMEDY = "the process that runs the hooks has ended", "start fserr-bpf again"
 
 
 class Counts(NamedTuple):
@@ -44,12 +45,41 @@ class Counts(NamedTuple):
         return f"hooks: {self.run} run" + "".join(f", {number} {name}" for name, number in names)
 
 
-class Backlog:
-    """What runs and what waits, as pure state. ``running`` is by number."""
+class Intervals(NamedTuple):
+    """Seconds between the beginnings of two runs: for one file, and of any."""
 
-    def __init__(self, at_once: int = AT_ONCE, limit: int = BACKLOG) -> None:
+    file: float = 0.0
+    all: float = 0.0
+
+
+_NO_INTERVALS = Intervals()
+
+
+class Begun(NamedTuple):
+    """A run that begins, what it is for, and what else it stands for."""
+
+    number: int
+    error: FileError
+    held: Held
+
+
+class Backlog:
+    """What runs and what waits, as pure state. ``running`` is by number.
+
+    Times are CLOCK_MONOTONIC in seconds.
+    """
+
+    def __init__(
+        self,
+        at_once: int = AT_ONCE,
+        limit: int = BACKLOG,
+        intervals: Intervals = _NO_INTERVALS,
+    ) -> None:
         self._at_once = at_once
         self._limit = limit
+        self._intervals = intervals
+        self._next = -math.inf
+        self._next_of: dict[tuple[object, ...], float] = {}  # by file, the oldest first
         self._waiting: dict[tuple[object, ...], FileError] = {}
         self._last = 0
         self.running: dict[int, FileError] = {}
@@ -73,17 +103,44 @@ class Backlog:
         self._waiting[error.alike] = error
         return True
 
-    def take(self) -> tuple[int, FileError] | None:
+    def take(self, now: float) -> Begun | None:
         """The first that may begin now, which runs from here on, under a new number."""
-        if len(self.running) >= self._at_once:
-            return None
-        busy = {error.alike for error in self.running.values()}
-        alike = next((alike for alike in self._waiting if alike not in busy), None)
+        free = self._free()
+        alike = next((alike for alike, due in free.items() if due <= now), None)
         if alike is None:
             return None
+        error = self._waiting.pop(alike)
         self._last += 1
-        self.running[self._last] = self._waiting.pop(alike)
-        return self._last, self.running[self._last]
+        self.running[self._last] = error
+        if self._intervals.file:
+            self._next_of.pop(error.file, None)
+            self._next_of[error.file] = now + self._intervals.file
+            while len(self._next_of) > FILES_KEPT:
+                del self._next_of[next(iter(self._next_of))]
+        held = Held()
+        if self._intervals.all:
+            self._next = now + self._intervals.all
+            others = self._waiting.values()
+            files = {other.file for other in others} - {error.file}
+            held = Held(sum(other.error_count for other in others), len(files))
+            self.joined += len(others)
+            self._waiting.clear()
+        return Begun(self._last, error, held)
+
+    def due(self) -> float | None:
+        """When the next may begin; None if that is for the end of a run to decide."""
+        return min(self._free().values(), default=None)
+
+    def _free(self) -> dict[tuple[object, ...], float]:
+        """What waits for nothing but a time, in order, and for which."""
+        if len(self.running) >= self._at_once:
+            return {}
+        busy = {error.alike for error in self.running.values()}
+        return {
+            alike: max(self._next, self._next_of.get(error.file, -math.inf))
+            for alike, error in self._waiting.items()
+            if alike not in busy
+        }
 
     def done(self, number: int) -> FileError:
         """A run has ended; returns what it was for."""
@@ -100,31 +157,32 @@ class Backlog:
 class Hooks(Closing):
     """Runs ``command`` for errors, in a process that keeps the rights of now.
 
-    ``timeout`` is in seconds; ``user`` is whom a hook becomes, None for nobody else.
-    ``fileno()`` is readable when ``collect()`` has something to do.
+    ``timeout`` is in seconds; ``user`` is whom a hook becomes, None for no change.
+    ``fileno()`` is readable when ``collect()`` has something to do, and at ``due`` it has too.
     """
 
-    def __init__(self, command: str, timeout: float, user: str | None) -> None:
-        self._backlog = Backlog()
+    def __init__(
+        self,
+        command: str,
+        timeout: float,
+        user: str | None,
+        intervals: Intervals = _NO_INTERVALS,
+    ) -> None:
+        self._backlog = Backlog(intervals=intervals)
         self._run = self._failed = self._timed_out = 0
         self._news: list[str] = []
         self._full = self._stopped = False
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            # -P: the current directory is anybody's, and this runs as root
-            start = [sys.executable, "-P", "-m", "fserr_bpf.watchfiles.runner"]
-            self._child = subprocess.Popen(
-                [*start, str(theirs.fileno()), command, str(timeout), user or ""],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the monitor
-            )
-        self._socket.setblocking(False)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, AT_ONCE * MESSAGE_SIZE)
+        self._runner = spawn(
+            "fserr_bpf.watchfiles.runner",
+            *(command, str(timeout), user or ""),
+            output=_STANDARD_ERROR,  # what hooks print must not mix with the events
+            new_session=True,  # Ctrl-C is for the monitor
+        )
+        self._runner.channel.make_room(AT_ONCE)
 
     def fileno(self) -> int:
         """The descriptor to poll for POLLIN."""
-        return self._socket.fileno()
+        return self._runner.channel.fileno()
 
     @property
     def running(self) -> int:
@@ -135,7 +193,9 @@ class Hooks(Closing):
         """Have the hook run for ``error``, now or when its turn comes."""
         if not self._backlog.add(error) and not self._full:
             self._full = True
-            self._news.append(f"{BACKLOG} hooks wait: no further one is run until there is room")
+            self._news.append(
+                f"{BACKLOG} runs of the hook are waiting; further ones are dropped meanwhile"
+            )
         self._begin()
 
     def collect(self) -> None:
@@ -145,17 +205,13 @@ class Hooks(Closing):
                 self._take(self._receive())
         self._begin()
 
-    def _receive(self) -> bytes:
+    def _receive(self) -> dict[str, Any]:
         try:
-            data = self._socket.recv(MESSAGE_SIZE)
-        except ConnectionError:
-            data = b""
-        if not data:
-            raise FserrError(_ENDED, _REMEDY)
-        return data
+            return self._runner.channel.receive(wait=False)
+        except EOFError as gone:
+            raise FserrError(_ENDED, _REMEDY) from gone
 
-    def _take(self, data: bytes) -> None:
-        answer = json.loads(data)
+    def _take(self, answer: dict[str, Any]) -> None:
         error = self._backlog.done(answer["number"])
         self._run += 1
         self._failed += bool(answer["trouble"]) and not answer["late"]
@@ -165,15 +221,27 @@ class Hooks(Closing):
         if not len(self._backlog):
             self._full = False
 
+    @property
+    def due(self) -> float | None:
+        """When the next hook may begin, CLOCK_MONOTONIC in seconds; None if none waits for that."""
+        return self._backlog.due()
+
     def _begin(self) -> None:
-        while begun := self._backlog.take():
-            number, error = begun
-            question = {"number": number, "environment": environment(error)}
+        while begun := self._backlog.take(time.monotonic()):
+            number, error, held = begun
+            if held.error_count:
+                self._news.append(
+                    f"hook for {error.path}: stands for {held.error_count} errors of "
+                    f"{held.files} other files, too, which were held back"
+                )
+            question = {"number": number, "environment": environment(error, held)}
             try:
-                self._socket.send(json.dumps(question).encode())
+                self._runner.channel.send(question, wait=False)
             except BlockingIOError as busy:
                 # as many as may run fit, unless nobody reads them
-                raise FserrError("the process that runs the hooks hangs", _REMEDY) from busy
+                raise FserrError(
+                    "the process that runs the hooks does not respond", _REMEDY
+                ) from busy
             except ConnectionError as gone:
                 raise FserrError(_ENDED, _REMEDY) from gone
 
@@ -183,12 +251,12 @@ class Hooks(Closing):
             return
         self._stopped = True
         if dropped := self._backlog.drop_all():
-            self._news.append(f"{dropped} hooks that waited are not run")
+            self._news.append(f"dropped {dropped} runs of the hook that were waiting")
         if self.running:
-            self._news.append(f"waiting for {self.running} hooks; a second signal leaves them")
+            self._news.append(f"waiting for {self.running} hooks; a second signal ends the wait")
 
     def news(self) -> list[str]:
-        """What there is to tell since the last call, in words."""
+        """Messages since the last call."""
         news, self._news = self._news, []
         return news
 
@@ -200,6 +268,5 @@ class Hooks(Closing):
 
     def close(self) -> None:
         """Leave the process, which ends what still runs in its time."""
-        self._socket.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(0 if self.running else _PATIENCE_SECONDS)
+        self._runner.channel.close()
+        self._runner.wait(0 if self.running else PATIENCE_SECONDS)

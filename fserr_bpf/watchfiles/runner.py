@@ -1,26 +1,25 @@
 """The process that runs hooks, for ``watchfiles.hook``.
 
-Run as ``python -m fserr_bpf.watchfiles.runner FD COMMAND TIMEOUT USER``, FD being one end of
-a pair of SEQPACKET sockets, USER "" or whom a hook becomes. It is started before the monitor
-gives up its rights and keeps them, for hooks only. Each message asks for one run; the answer
-comes when that has ended. When the other end is closed it ends what is running, in its time.
+Run by ``children.spawn`` with the arguments ``COMMAND TIMEOUT USER``, USER being "" or whom a
+hook becomes. It is started before the monitor gives up its rights and keeps them, for hooks
+only. Each message asks for one run; the answer comes when that has ended. When the other end
+is closed it ends what is running, in its time.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-MESSAGE_SIZE = 1 << 17
+from fserr_bpf.children.channel import Channel, channel_to_parent
+
 GRACE_SECONDS = 2.0
 """From SIGTERM to SIGKILL."""
 _LOOK_SECONDS = 0.05
@@ -45,7 +44,7 @@ class _Run:
         return os.waitid(os.P_PIDFD, self.pidfd, flags) is not None
 
     def is_alive(self) -> bool:
-        """Whether anybody in its process group is more than a zombie."""
+        """Whether any process of its group is more than a zombie."""
         for entry in filter(str.isdigit, os.listdir("/proc")):
             try:
                 with open(f"/proc/{entry}/stat", "rb") as file:
@@ -58,7 +57,7 @@ class _Run:
         return False
 
     def reap(self) -> int:
-        """Of one that has ended: its exit status, or minus the signal that it died of."""
+        """Of one that has ended: its exit status, or minus the signal that killed it."""
         os.close(self.pidfd)
         return self.child.wait()
 
@@ -70,13 +69,13 @@ class _Run:
 class Runner:
     """Runs ``command`` by sh, as ``user`` if that is not "", at most ``timeout`` seconds."""
 
-    def __init__(self, channel: socket.socket, command: str, timeout: float, user: str) -> None:
-        self._channel: socket.socket | None = channel
+    def __init__(self, channel: Channel, command: str, timeout: float, user: str) -> None:
+        self._channel: Channel | None = channel
         self._command = command
         self._timeout = timeout
         self._user = pwd.getpwnam(user) if user else None
         self._runs: dict[int, _Run] = {}
-        self._dying: list[_Run] = []
+        self._ending: list[_Run] = []
 
     def serve(self) -> None:
         """Until the monitor has gone and the last hook has ended."""
@@ -84,12 +83,12 @@ class Runner:
             poll = select.poll()
             if self._channel:
                 poll.register(self._channel, select.POLLIN)
-            for run in (*self._runs.values(), *self._dying):
-                if not run.terminated or run in self._dying:
+            for run in (*self._runs.values(), *self._ending):
+                if not run.terminated or run in self._ending:
                     poll.register(run.pidfd, select.POLLIN)
             poll.poll(self._patience())
-            for run in [run for run in self._dying if run.has_ended()]:
-                self._dying.remove(run)
+            for run in [run for run in self._ending if run.has_ended()]:
+                self._ending.remove(run)
                 run.reap()
             if self._channel:
                 self._receive(self._channel)
@@ -105,18 +104,16 @@ class Runner:
             left = min(left, _LOOK_SECONDS)
         return max(left, 0) * 1000
 
-    def _receive(self, channel: socket.socket) -> None:
+    def _receive(self, channel: Channel) -> None:
         while self._channel:
             try:
-                data = channel.recv(MESSAGE_SIZE, socket.MSG_DONTWAIT)
+                question = channel.receive(wait=False)
             except BlockingIOError:
                 return
-            except ConnectionError:
-                data = b""
-            if data:
-                self._start(json.loads(data))
-            else:
+            except EOFError:
                 self._channel = None
+            else:
+                self._start(question)
 
     def _start(self, question: dict[str, Any]) -> None:
         number, environment = question["number"], os.environ | question["environment"]
@@ -160,14 +157,14 @@ class Runner:
             self._answer(
                 run.number, f"ran longer than {self._timeout:g} s, ended by {killer}", late=True
             )
-        if not run.has_ended():  # a process that the kernel holds dies later
-            self._dying.append(run)
+        if not run.has_ended():  # one that the kernel holds ends later
+            self._ending.append(run)
             return
         status = run.reap()
         if killer:
             return
         if status < 0:
-            self._answer(run.number, f"died of {signal.Signals(-status).name}")
+            self._answer(run.number, f"killed by {signal.Signals(-status).name}")
         else:
             self._answer(run.number, f"exit status {status}" if status else "")
 
@@ -176,7 +173,7 @@ class Runner:
             return
         answer = {"number": number, "trouble": trouble, "late": late}
         try:
-            self._channel.send(json.dumps(answer).encode())
+            self._channel.send(answer)
         except ConnectionError:
             self._channel = None
 
@@ -186,10 +183,7 @@ def main(descriptor: str, command: str, timeout: str, user: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # for the monitor; handlers, unlike SIG_IGN, are not inherited by hooks
         signal.signal(number, lambda *_: None)
-    os.set_inheritable(int(descriptor), False)
-    channel = socket.socket(fileno=int(descriptor))
-    os.dup2(2, 1)  # what hooks print must not mix with the events
-    Runner(channel, command, float(timeout), user).serve()
+    Runner(channel_to_parent(descriptor), command, float(timeout), user).serve()
 
 
 if __name__ == "__main__":

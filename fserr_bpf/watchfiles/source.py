@@ -1,8 +1,8 @@
 """Errors of the data of files, on the file systems that globs lead to.
 
-Two groups on one ring. What the file systems say of themselves (7.0 and later) has
-position and length, but of writeback only XFS says it; the page cache sees everybody's
-writeback, and is not asked for that of XFS then: no error comes twice.
+Two groups on one ring. What the file systems report themselves (7.0 and later)
+has position and length, but only XFS reports writeback so. The page cache sees the writeback
+of every file system; its reports of XFS are dropped then, so no error comes twice.
 """
 
 from __future__ import annotations
@@ -14,26 +14,29 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from fserr_bpf.closing import Closing
 from fserr_bpf.codec.groupflags import GroupFlags
-from fserr_bpf.errorgroup import ErrorGroup
 from fserr_bpf.errors import AttachError
-from fserr_bpf.following import Following
-from fserr_bpf.live.armed import Armed
-from fserr_bpf.live.mounts import MountTable
-from fserr_bpf.marks import MarkedFilesystem, MarkTable
+from fserr_bpf.group.errorgroup import ErrorGroup
+from fserr_bpf.group.following import Following
+from fserr_bpf.group.hearing import Gap, hearing_of
+from fserr_bpf.group.source import Source
+from fserr_bpf.helper.client import Helper
+from fserr_bpf.kernel.mounts import MountTable
+from fserr_bpf.marks.table import MarkedFilesystem, MarkTable
 from fserr_bpf.model.event import FsErrorEvent, Fsid
-from fserr_bpf.model.group import NotificationQueue, Result
+from fserr_bpf.model.queue import NotificationQueue, Result
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.names.lookup import Names
-from fserr_bpf.source import Source
+from fserr_bpf.probes.attached import AttachedProbes
+from fserr_bpf.uapi.dev import Dev
 from fserr_bpf.uapi.proposed import ErrorKind
 from fserr_bpf.uapi.record import Probe
 from fserr_bpf.watchfiles.globs import Glob
 from fserr_bpf.watchfiles.views import Views, inside
 
 _PROBES = (Probe.WRITEBACK, Probe.FSERROR)
-# 7.0 and later: iomap tells of writeback, and of the file systems here XFS is on iomap
-_TELLS_ITSELF = "xfs"
-_TOLD_BY_IT = frozenset({ErrorKind.WRITEBACK.name, ErrorKind.DATA_LOST.name})
+# 7.0 and later: iomap reports writeback, and of the file systems here XFS is on iomap
+_ON_IOMAP = "xfs"
+_IOMAP_REPORTS = frozenset({ErrorKind.WRITEBACK.name, ErrorKind.DATA_LOST.name})
 _VIEWS_KEPT = 1024
 SETTLE_SECONDS = 0.002
 """The kernel reports one failed request several times in a row: they are to be one event."""
@@ -45,7 +48,7 @@ class GlobMarks(MarkTable):
     def __init__(self, globs: Sequence[Glob]) -> None:
         self._globs = globs
         self._views = Views(())
-        self._last: dict[tuple[int, int], Views] = {}
+        self._last: dict[Dev, Views] = {}
         super().__init__(None)
 
     def follow(self, table: MountTable) -> list[MarkedFilesystem]:
@@ -59,20 +62,20 @@ class GlobMarks(MarkTable):
         )
         new = super().follow(concerned)
         for mount in table:
-            if self.get(mount.major << 20 | mount.minor):
+            if self.get(mount.dev):
                 self._last[mount.dev] = self._views
         while len(self._last) > _VIEWS_KEPT:
             del self._last[next(iter(self._last))]
         return new
 
-    def views(self, dev: tuple[int, int]) -> Views:
+    def views(self, dev: Dev) -> Views:
         """The mounts when the file system of ``dev`` was last seen mounted.
 
         Unmounting writes data back: the errors of that come when it is gone.
         """
         return self._last.get(dev, self._views)
 
-    def tops(self, dev: tuple[int, int]) -> Iterator[str]:
+    def tops(self, dev: Dev) -> Iterator[str]:
         """Folders on the file system of ``dev`` that have all files below which globs match."""
         views = self.views(dev)
         for mount in views.mounts_of(dev):
@@ -86,7 +89,7 @@ class GlobMarks(MarkTable):
         """Globs whose own place is on a file system of another type, and that type."""
         for glob in self._globs:
             mount = self._views.mount_at(glob.prefix)
-            if mount and not self.get(mount.major << 20 | mount.minor):
+            if mount and not self.get(mount.dev):
                 yield glob, mount.fstype
 
 
@@ -103,50 +106,62 @@ class _FileQueue(NotificationQueue):
         self, fsid: Fsid, task: Hashable, make: Callable[[], FsErrorEvent], count: int = 1
     ) -> Result:
         event = make()
-        seen = event.origin.side._replace(stack=()) if event.origin and event.origin.side else None
+        seen = (
+            event.origin.detail._replace(stack=()) if event.origin and event.origin.detail else None
+        )
         return super().insert(fsid, (task, event.handle, event.error, seen), lambda: event, count)
 
 
 class FileErrors(Closing):
-    """Events of files' data, each with ``origin.side``, as they happen.
+    """Events of files' data, each with ``origin.detail``, as they happen.
 
-    ``armed``: probes of the streams proposed and fserror with details, attached before.
+    ``attached``: probes of the streams proposed and fserror with details, attached before.
     Raises FserrError subclasses as ``Monitor`` does.
     """
 
     def __init__(
-        self, globs: Sequence[Glob], *, armed: Armed | None = None, debug: bool = False
+        self, globs: Sequence[Glob], *, attached: AttachedProbes | None = None, debug: bool = False
     ) -> None:
         with contextlib.ExitStack() as stack:
             self.marks = GlobMarks(globs)
-            self._armed = armed or stack.enter_context(
-                Armed([Stream.PROPOSED, Stream.FSERROR], debug=debug, detail=True)
+            self._attached = attached or stack.enter_context(
+                AttachedProbes([Stream.PROPOSED, Stream.FSERROR], debug=debug, detail=True)
             )
-            sources = {a.probe: a.source for a in self._armed.attached}
+            sources = {a.probe: a.source for a in self._attached.probes}
             if Probe.WRITEBACK not in sources:
                 raise AttachError(
-                    "writeback errors cannot be seen on this kernel",
-                    self._armed.failed.get(Probe.WRITEBACK, ""),
+                    "writeback errors cannot be seen on this kernel: "
+                    f"{self._attached.failed.get(Probe.WRITEBACK, 'no probe')}",
+                    "use a kernel with kprobes or the raw tracepoint filemap_set_wb_err",
                 )
             self._writeback = sources[Probe.WRITEBACK]
-            self._told = Probe.FSERROR in sources
-            self.names = stack.enter_context(Names(addresses=False))
-            streams = [Stream.PROPOSED, *([Stream.FSERROR] if self._told else [])]
+            self._has_fserror = Probe.FSERROR in sources
+            self.helper = stack.enter_context(Helper())
+            self.names = Names(self.helper, addresses=False)
+            streams = [Stream.PROPOSED, *([Stream.FSERROR] if self._has_fserror else [])]
             self._groups = [
-                ErrorGroup(stream, GroupFlags(), self.marks, self._armed, names=self.names)
+                ErrorGroup(
+                    stream,
+                    GroupFlags(),
+                    self.marks,
+                    self._attached,
+                    _FileQueue(),
+                    owners=self.names.owners,
+                )
                 for stream in streams
             ]
-            for group in self._groups:
-                group.queue = _FileQueue()
             self._lost_before = self._lost()
-            self._missed_before = self._armed.missed()
-            self._armed.watch(self, self.marks.devices())
-            stack.callback(self._armed.watch, self, ())
+            self._missed_before = self._attached.missed()
+            self._attached.watch(self, self.marks.devices())
+            stack.callback(self._attached.watch, self, ())
             # the kernel's own group, which stands in for probes of metadata, is not needed
-            self._source = stack.enter_context(Source(self._armed, {Probe.WRITEBACK}))
+            self._source = stack.enter_context(Source(self._attached, {Probe.WRITEBACK}))
             self._following = stack.enter_context(
-                Following(self, self.marks, self._armed, None, None)
+                Following(self, self.marks, self._attached, None, None)
             )
+            self._hearing = hearing_of(self._attached)
+            if self._hearing:
+                stack.enter_context(self._hearing)
             self._closing = stack.pop_all()
 
     def events(self) -> Iterator[FsErrorEvent]:
@@ -155,22 +170,29 @@ class FileErrors(Closing):
         if ended:
             self._following.ended({marked.dev: marked for _, marked in ended}.values())
         self._following.follow()
-        self.names.collect()
+        if self._hearing:
+            self._hearing.look()
+        self.collect()
         for group in self._groups:
             while group.queue:
                 event = group.pop()
                 if isinstance(event, FsErrorEvent) and self._is_wanted(group.stream, event):
                     yield event
 
+    def collect(self) -> None:
+        """Take the answers of the helper that are there."""
+        self.helper.receive()
+        self.names.collect()
+
     def _is_wanted(self, stream: Stream, event: FsErrorEvent) -> bool:
         origin = event.origin
-        if event.handle is None or origin is None or origin.side is None:
+        if event.handle is None or origin is None or origin.detail is None:
             return False  # the superblock's, or metadata
-        tells = self._told and origin.fstype == _TELLS_ITSELF
+        by_iomap = self._has_fserror and origin.fstype == _ON_IOMAP
         if stream is Stream.PROPOSED:
-            return origin.source == self._writeback and not tells
-        kind = origin.side.kind
-        return kind == ErrorKind.DIRECT_WRITE.name or (tells and kind in _TOLD_BY_IT)
+            return origin.source == self._writeback and not by_iomap
+        kind = origin.detail.kind
+        return kind == ErrorKind.DIRECT_WRITE.name or (by_iomap and kind in _IOMAP_REPORTS)
 
     def wait(
         self, timeout: float | None, others: Mapping[int, int], *, events: bool = True
@@ -181,11 +203,12 @@ class FileErrors(Closing):
         returned. Without ``events`` only answers of the helper count.
         """
         poll = select.poll()
-        for fd in (*(self._source.filenos() if events else ()), self.names.fileno()):
-            if fd is not None:
-                poll.register(fd, select.POLLIN)
+        for fd in (*(self._source.filenos() if events else ()), self.helper.fileno()):
+            poll.register(fd, select.POLLIN)
         if events:
             poll.register(self._following.fileno(), select.POLLPRI | select.POLLERR)
+            if self._hearing:
+                poll.register(self._hearing.fileno(), select.POLLIN)
         for fd, mask in others.items():
             poll.register(fd, mask)
         ready = {fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)}
@@ -196,20 +219,31 @@ class FileErrors(Closing):
 
     def news(self) -> list[str]:
         """What has changed about the marks, or failed, since the last call, in words."""
-        news, self._following.news = self._following.news, []
+        news = self._attached.notes + self._following.news
+        self._attached.notes, self._following.news = [], []
+        if self._hearing:
+            news += self._hearing.news
+            self._hearing.news = []
         return news + self.names.news()
 
+    def gaps(self) -> tuple[Gap, ...]:
+        """When no probe was run, also if that has just begun."""
+        if self._hearing is None:
+            return ()
+        self._hearing.check()
+        return tuple(self._hearing.gaps)
+
     def lost(self) -> int:
-        """Errors that found the ring full so far; nobody knows of which files."""
+        """Errors that found the ring full so far; their files are unknown."""
         return self._lost() - self._lost_before
 
     def _lost(self) -> int:
-        counts = self._armed.ring.lost()
+        counts = self._attached.ring.lost()
         return sum(counts[probe] for probe in _PROBES)
 
     def missed(self) -> dict[str, int]:
         """Runs of each probe that the kernel skipped, where it counts them."""
-        now = self._armed.missed()
+        now = self._attached.missed()
         return {name: n - self._missed_before[name] for name, n in now.items()}
 
     def close(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fserr_bpf.live.mounts import Mount, MountTable
+from fserr_bpf.kernel.mounts import Mount, MountTable
+from fserr_bpf.uapi.dev import Dev
 
 
 class Views:
@@ -18,7 +19,7 @@ class Views:
         ids = {mount.mount_id for mount in table}
         self._root: Mount | None = None
         self._above: dict[int, list[Mount]] = {}
-        self._of: dict[tuple[int, int], list[Mount]] = {}
+        self._of: dict[Dev, list[Mount]] = {}
         for mount in table:
             if mount.parent_id not in ids or mount.parent_id == mount.mount_id:
                 self._root = self._root or mount
@@ -41,11 +42,11 @@ class Views:
             here = min(on_the_way, key=lambda mount: len(mount.mount_point))
         return None
 
-    def mounts_of(self, dev: tuple[int, int]) -> list[Mount]:
+    def mounts_of(self, dev: Dev) -> list[Mount]:
         """The mounts of a file system that something leads to."""
         return [m for m in self._of.get(dev, ()) if self.mount_at(m.mount_point) is m]
 
-    def paths_of(self, name: str, dev: tuple[int, int]) -> Iterator[tuple[str, Mount]]:
+    def paths_of(self, name: str, dev: Dev) -> Iterator[tuple[str, Mount]]:
         """Every path of ``name`` and the mount that it goes through, none where it is hidden."""
         for mount in self._of.get(dev, ()):
             if inside(name, mount.root):
@@ -53,7 +54,7 @@ class Views:
                 if self.mount_at(path) is mount:
                     yield path, mount
 
-    def name_at(self, path: str, dev: tuple[int, int]) -> str:
+    def name_at(self, path: str, dev: Dev) -> str:
         """The reverse of ``paths_of()``; "" if ``path`` is not on that file system."""
         mount = self.mount_at(path)
         if mount is None or mount.dev != dev:

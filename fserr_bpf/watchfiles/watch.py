@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from fserr_bpf.errors import OutputError
+from fserr_bpf.helper.paths import Path
 from fserr_bpf.model.event import FsErrorEvent
-from fserr_bpf.names.paths import Path
 from fserr_bpf.outputs.errno import errno_name
 from fserr_bpf.outputs.sink import PIPE_BUF, Sink
 from fserr_bpf.watchfiles.fileerror import FileError, file_error
@@ -21,7 +20,7 @@ from fserr_bpf.watchfiles.source import FileErrors
 DEADLINE_SECONDS = 5.0
 """How long a path is waited for."""
 _LINES_KEPT = 16384
-_TOLD = 4096  # files without a path that are named
+_REPORTED_MOST = 4096  # files without a path that get a message
 _NAMED = ("whole", "deleted")
 
 
@@ -72,7 +71,7 @@ class Watch:
         self._asked: dict[int, _Asked] = {}
         self._lines = deque[bytes]()
         self._news: list[str] = []
-        self._told: set[tuple[object, ...]] = set()
+        self._reported: set[tuple[object, ...]] = set()
         self._lost = 0
         self._stopped = False
         self.counts = Counts()
@@ -82,7 +81,7 @@ class Watch:
     def step(self) -> None:
         """Take everything that is there, and write what the reader has room for."""
         if self._stopped:
-            self._source.names.collect()
+            self._source.collect()
         else:
             for event in self._source.events():
                 self._see(event)
@@ -92,7 +91,7 @@ class Watch:
                 self._found(asked.event, found)
         now = time.monotonic()
         for ticket in [t for t, asked in self._asked.items() if asked.due <= now]:
-            self._give_up(self._asked.pop(ticket).event, "nobody answers")
+            self._give_up(self._asked.pop(ticket).event, "lookup timed out")
         if self._hooks:
             self._hooks.collect()
             if self._stopped and not self._asked:
@@ -102,15 +101,15 @@ class Watch:
     def _see(self, event: FsErrorEvent) -> None:
         origin = event.origin
         assert origin is not None
-        side = origin.side
-        assert side is not None
-        if side.name_state in _NAMED:
-            self._place(event, f"/{side.name}", deleted=side.name_state == "deleted")
+        detail = origin.detail
+        assert detail is not None
+        if detail.name_state in _NAMED:
+            self._place(event, f"/{detail.name}", deleted=detail.name_state == "deleted")
             return
         below = list(self._source.marks.tops(origin.dev))
         ticket = self._source.names.locate(event, below)
         if ticket is None:
-            self._give_up(event, "nobody can be asked")
+            self._give_up(event, "no lookup is possible")
         else:
             self._asked[ticket] = _Asked(event, time.monotonic() + DEADLINE_SECONDS)
 
@@ -150,15 +149,17 @@ class Watch:
         assert origin is not None
         self._count(unknown=event.error_count)
         file = (origin.dev, event.handle)
-        if file not in self._told and len(self._told) < _TOLD:
-            self._told.add(file)
+        if file not in self._reported and len(self._reported) < _REPORTED_MOST:
+            self._reported.add(file)
             what = f"{errno_name(event.error)} of ino {origin.ino} on {origin.device}"
-            self._news.append(f"{what}: its path is not known ({why}), no hook is run")
+            self._news.append(f"{what}: path unknown ({why}); hook not run")
 
     def _note_losses(self) -> None:
         lost = self._source.lost()
         if lost > self._lost:
-            self._news.append(f"{lost - self._lost} errors lost: the ring was full")
+            self._news.append(
+                f"lost {lost - self._lost} errors of unknown files: the ring was full"
+            )
             self._lost = lost
 
     def _count(self, **more: int) -> None:
@@ -181,7 +182,7 @@ class Watch:
                 raise
 
     def unwritten(self) -> list[bytes]:
-        """The lines that nobody has read, for another place."""
+        """The lines that could not be written, for another place."""
         return list(self._lines)
 
     # -- waiting and the end -------------------------------------------------------------
@@ -196,13 +197,13 @@ class Watch:
         fds = dict(others) | masks
         if self._hooks:
             fds[self._hooks.fileno()] = select.POLLIN
-        timeout = None
-        if self._asked:
-            due = min(asked.due for asked in self._asked.values())
-            timeout = max(due - time.monotonic(), 0)
+        due = [asked.due for asked in self._asked.values()]
+        if self._hooks and self._hooks.due is not None:
+            due.append(self._hooks.due)
+        timeout = max(min(due) - time.monotonic(), 0) if due else None
         ready = self._source.wait(timeout, fds, events=not self._stopped)
         if ready & masks.keys() and not self._lines:
-            raise OutputError(f"the reader of {self._sink.name} has gone", "start it again first")
+            raise self._sink.reader_gone()
         return ready & others.keys()
 
     def stop(self) -> None:
@@ -216,6 +217,6 @@ class Watch:
         return bool(self._asked) or bool(self._hooks and self._hooks.running)
 
     def news(self) -> list[str]:
-        """What there is to tell since the last call, in words."""
+        """Messages since the last call."""
         news, self._news = self._news, []
         return self._source.news() + news + (self._hooks.news() if self._hooks else [])

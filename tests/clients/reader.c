@@ -45,7 +45,7 @@
 
 #define ROOM 65536
 
-static int groups[16], made, group = -1, epoll = -1;
+static int groups[1024], made, group = -1, epoll = -1;
 static _Alignas(8) char buffer[ROOM];
 
 static int do_words(char **words);

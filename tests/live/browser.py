@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fserr_bpf.closing import Closing
+from tests.live.conftest import wait_until
 
 _TIMEOUT = 60.0  # seconds for one command
 _ARGUMENTS = (
@@ -60,6 +61,7 @@ class Browser(Closing):
     def open(self, url: str) -> None:
         """Load ``url`` and wait until that is done."""
         self._ask("POST", "/url", {"url": url})
+        wait_until(lambda: self.run("return document.readyState") == "complete", "the page")
 
     def run(self, script: str, *arguments: object) -> Any:
         """What a function with this body returns in the page."""

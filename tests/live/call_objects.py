@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from compare.scratch import run, scratch
+from fserr_bpf_compare.faults.scratch import run, scratch
 
 
 @contextmanager

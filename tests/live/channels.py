@@ -20,15 +20,17 @@ from pathlib import Path
 import pytest
 
 from fserr_bpf.closing import Closing
-from fserr_bpf.live import syscalls
+from fserr_bpf.exec.channel import Channel
+from fserr_bpf.exec.exact import ExactChannel
+from fserr_bpf.exec.fuse import FuseServer
+from fserr_bpf.exec.loop import Loop
+from fserr_bpf.exec.pipe import PipeChannel
+from fserr_bpf.kernel import syscalls
 from fserr_bpf.model.event import FileHandle, FsErrorEvent, Fsid
-from fserr_bpf.model.group import NotificationQueue
-from fserr_bpf.takeover.channel import Channel
-from fserr_bpf.takeover.fuse import ExactChannel, FuseServer
-from fserr_bpf.takeover.loop import Loop
-from fserr_bpf.takeover.pipe import PipeChannel
+from fserr_bpf.model.queue import NotificationQueue
 from fserr_bpf.uapi.fanotify import FAN_CLOEXEC, FAN_MARK_ADD, FAN_NONBLOCK
-from tests.live.conftest import DEADLINE_SECONDS
+from tests.live.conftest import DEADLINE_IDLE
+from tests.patience import Deadline
 
 MS = 1_000_000
 FSID = Fsid(1, 2)
@@ -39,13 +41,13 @@ HANDLE = FileHandle(1, bytes(8))
 
 def run_until(loop: Loop, condition: Callable[[], bool], what: str) -> None:
     """Serve until ``condition`` holds; the test fails after the deadline."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = Deadline(DEADLINE_IDLE)
     holds = False
 
     def check() -> None:
         nonlocal holds
         holds = condition()
-        if holds or time.monotonic() > deadline:
+        if holds or deadline.has_expired():
             loop.stop()
         else:
             loop.call_at(time.monotonic_ns() + MS, check)
@@ -53,7 +55,7 @@ def run_until(loop: Loop, condition: Callable[[], bool], what: str) -> None:
     loop.call_at(0, check)
     loop.run()
     if not holds:
-        pytest.fail(f"waited {DEADLINE_SECONDS:.0f} s in vain for {what}")
+        pytest.fail(f"waited {deadline.seconds:.0f} s in vain for {what}")
 
 
 class Group(Closing):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compare.scratch import Scratch
+from fserr_bpf_compare.faults.scratch import Scratch
 from tests.exec_clients import Running, numbered, under_exec, with_names
 from tests.live.conftest import DEADLINE_SECONDS, kernel_version, require_mark, skip
 from tests.live.exec_scenarios import Scenario
@@ -78,7 +78,7 @@ def play(
 ) -> Played:
     """What the client says in each, and its status: all under one exec, or natively for None.
 
-    One, because arming the probes takes longer than all of them. What is ``arranged`` then has
+    One, because attaching the probes takes longer than all of them. What is ``arranged`` then has
     its pids numbered.
     """
     for made in place.fs.mount_point.glob("new*"):

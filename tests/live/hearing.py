@@ -13,23 +13,30 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from compare.extents import first_physical
-from compare.faults.cutting import MKFS_OPTIONS, MOUNT_OPTIONS, PAYLOAD, cut, write_victims
-from compare.faults.fault import run_child
-from compare.scratch import Scratch, run, scratch
 from fserr_bpf.codec.groupflags import GroupFlags
-from fserr_bpf.errorgroup import ErrorGroup
-from fserr_bpf.live.armed import Armed
-from fserr_bpf.marks import MarkTable
+from fserr_bpf.group.errorgroup import ErrorGroup
+from fserr_bpf.group.source import Source
+from fserr_bpf.group.statistics import Statistics
+from fserr_bpf.helper.client import Helper
+from fserr_bpf.helper.placelookup import Places
+from fserr_bpf.marks.cgroups import CgroupFilter
+from fserr_bpf.marks.table import MarkTable
 from fserr_bpf.model.event import FsErrorEvent, Fsid
-from fserr_bpf.model.group import NotificationQueue, Result
 from fserr_bpf.model.mark import Mark, SuperblockErrors
+from fserr_bpf.model.queue import NotificationQueue, Result
 from fserr_bpf.model.stream import Stream
-from fserr_bpf.source import Source
-from fserr_bpf.statistics import Statistics
+from fserr_bpf.probes.attached import AttachedProbes
 from fserr_bpf.uapi.record import Probe
-from fserr_bpf.visibility.asking import Places
-from fserr_bpf.visibility.cgroups import CgroupFilter
+from fserr_bpf_compare.faults.cutting import (
+    MKFS_OPTIONS,
+    MOUNT_OPTIONS,
+    PAYLOAD,
+    cut,
+    write_victims,
+)
+from fserr_bpf_compare.faults.extents import first_physical
+from fserr_bpf_compare.faults.fault import run_child
+from fserr_bpf_compare.faults.scratch import Scratch, run, scratch
 from tests.live.conftest import skip, wait_until
 
 _WRITE = f"""
@@ -73,15 +80,17 @@ class Ears:
 
     def __init__(
         self,
-        armed: Armed,
+        attached: AttachedProbes,
         tops: Sequence[str | Path],
         options: Options = _PLAIN,
         /,
         **marks: Mark,
     ) -> None:
-        self._armed = armed
+        self._attached = attached
+        self._helpers: list[Helper] = []
         self.groups: dict[str, ErrorGroup] = {}
         self.heard: dict[str, list[int]] = {}
+        self.places: dict[str, Places | None] = {}
         with ExitStack() as stack:
             everything = MarkTable([Mark.filesystem(str(top)) for top in tops])
             self._add(stack, "all", everything)
@@ -89,9 +98,9 @@ class Ears:
                 table = MarkTable([mark], options.ignore, options.superblock)
                 self._add(stack, name, table, options.cgroup)
             devices = {dev for group in self.groups.values() for dev in group.marks.devices()}
-            armed.watch(self, devices)
-            stack.callback(armed.watch, self, ())
-            self.source = stack.enter_context(Source(armed, self.groups["all"].wanted))
+            attached.watch(self, devices)
+            stack.callback(attached.watch, self, ())
+            self.source = stack.enter_context(Source(attached, self.groups["all"].wanted))
             if self.source.kernel_group:
                 for marked in everything:
                     self.source.kernel_group.mark(marked)
@@ -100,14 +109,19 @@ class Ears:
     def _add(
         self, stack: ExitStack, name: str, marks: MarkTable, cgroup: CgroupFilter | None = None
     ) -> None:
-        places = stack.enter_context(Places()) if marks.partial else None
-        if places:
-            places.ready()
+        places = None
+        if marks.partial:
+            helper = stack.enter_context(Helper())
+            helper.wait_until_ready()
+            self._helpers.append(helper)
+            places = stack.enter_context(Places(helper))
         group = ErrorGroup(
-            Stream.PROPOSED, GroupFlags.of(0), marks, self._armed, places=places, cgroup=cgroup
+            *(Stream.PROPOSED, GroupFlags(), marks, self._attached, Unmerged(None)),
+            places=places,
+            cgroup=cgroup,
         )
-        group.queue = Unmerged(None)
         self.groups[name] = group
+        self.places[name] = places
         self.heard[name] = []
 
     def __enter__(self) -> Ears:
@@ -119,6 +133,8 @@ class Ears:
     def pump(self) -> None:
         """Bring what waits, and note whose errors each group heard: 0 is the superblock."""
         self.source.pump(list(self.groups.values()))
+        for helper in self._helpers:
+            helper.receive()
         for name, group in self.groups.items():
             group.settle()
             while group.queue:
@@ -129,7 +145,7 @@ class Ears:
 
     def statistics(self, name: str) -> Statistics:
         """The loss arithmetic of a group."""
-        return self.groups[name].statistics(self._armed.missed())
+        return self.groups[name].statistics(self._attached.missed())
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Pump until it holds."""
@@ -151,6 +167,10 @@ class Ears:
         seen = {self.statistics(name).seen for name in self.groups}
         assert len(seen) == 1, "each error is in the arithmetic of every group"
         return {name: set(heard) for name, heard in self.heard.items()}
+
+    def files_after(self, *inodes: int) -> dict[str, set[int]]:
+        """The same without the superblock: btrfs counts each failed write for its device too."""
+        return {name: heard - {0} for name, heard in self.after(*inodes).items()}
 
 
 @contextmanager
@@ -191,9 +211,9 @@ def fail_writes(
             assert done.returncode == 7, done.stderr
 
 
-def require_subvolumes(fstype: str, armed: Armed) -> None:
+def require_subvolumes(fstype: str, attached: AttachedProbes) -> None:
     """Skip where the probes cannot tell the subvolumes of btrfs apart."""
-    if fstype == "btrfs" and "no type information" in armed.failed.get(Probe.BTRFS_ERROR, ""):
+    if fstype == "btrfs" and "no type information" in attached.failed.get(Probe.BTRFS_ERROR, ""):
         skip("this kernel's btrfs has no type information: no place is known", expected=True)
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import select
 import sys
 
-from compare.faults import FAULTS
-from compare.scratch import scratch
-from fserr_bpf.live.fanotify import FanotifyGroup
+from fserr_bpf.kernel.fanotify import FanotifyGroup
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
+from fserr_bpf_compare.faults import FAULTS
+from fserr_bpf_compare.faults.scratch import scratch
 
 
 def main(name: str, stream: str) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from compare.scratch import run
+from fserr_bpf_compare.faults.scratch import run
 from tests.live.conftest import wait_until
 
 _USER = "postgres"

@@ -5,28 +5,28 @@ from __future__ import annotations
 import sys
 import time
 
-from compare.faults import FAULTS
-from compare.mapper import DEVICE_FAULTS, mapped
-from compare.scratch import scratch
-from fserr_bpf.live.armed import Armed
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
 from fserr_bpf.outputs.formats import FORMATS
+from fserr_bpf.probes.attached import AttachedProbes
+from fserr_bpf_compare.faults import FAULTS
+from fserr_bpf_compare.faults.mapper import DEVICE_FAULTS, mapped
+from fserr_bpf_compare.faults.scratch import scratch
 
 PATIENCE = 20.0  # seconds
 
 
 def main() -> None:
     """Cause every fault of XFS that the stream proposed has, and print what came."""
-    with Armed([Stream.PROPOSED], detail=True) as armed:
+    with AttachedProbes([Stream.PROPOSED], detail=True) as attached:
         for fault in FAULTS:
-            if fault.fstype != "xfs" or not fault.expected_of_proposed():
+            if fault.fstype != "xfs":
                 continue
             with scratch(fault.fstype) as fs:
                 fault.prepare(fs)
                 marks = [Mark.filesystem(str(fs.mount_point))]
-                with Monitor(marks, detail=True, armed=armed) as monitor:
+                with Monitor(marks, detail=True, attached=attached) as monitor:
                     fault.cause(fs)
                     record(monitor)
         for failing in DEVICE_FAULTS:
@@ -35,7 +35,10 @@ def main() -> None:
             with scratch(failing.fstype) as fs:
                 failing.prepare(fs)
                 marks = [Mark.filesystem(str(fs.mount_point))]
-                with mapped(fs) as device, Monitor(marks, detail=True, armed=armed) as monitor:
+                with (
+                    mapped(fs) as device,
+                    Monitor(marks, detail=True, attached=attached) as monitor,
+                ):
                     failing.cause(fs, device)
                     record(monitor)
     sys.stdout.flush()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fserr_bpf.live.seccomp import Listener, Notification, install_filter
+from fserr_bpf.tasks.seccomp import Listener, Notification, install_filter
 from tests.c_reader import COMPILER
 from tests.live.conftest import DEADLINE_SECONDS
 
@@ -53,6 +53,12 @@ class Taken(NamedTuple):
         finally:
             os.close(ended)
         pytest.fail("no call and no end came")
+
+    def go_on(self) -> None:
+        """Let it go on behind a "wait"."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
 
     def lines(self) -> list[str]:
         """What it has printed in all; it must end well."""

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from compare.faults.cutting import cut
-from compare.faults.fault import run_child
-from compare.scratch import run, scratch
 from fserr_bpf.errors import UsageError
-from fserr_bpf.live.armed import Armed
-from fserr_bpf.live.mounts import read_mounts
+from fserr_bpf.group.statistics import DropReason
+from fserr_bpf.kernel.cgroups import tracks_writeback
+from fserr_bpf.kernel.mounts import read_mounts
+from fserr_bpf.marks.cgroups import CgroupFilter, find_cgroup, find_container
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
-from fserr_bpf.names.cgroups import tracks_writeback
-from fserr_bpf.visibility.cgroups import CgroupFilter, find_cgroup, find_container
+from fserr_bpf.probes.attached import AttachedProbes
+from fserr_bpf_compare.faults.cutting import cut
+from fserr_bpf_compare.faults.fault import run_child
+from fserr_bpf_compare.faults.scratch import run, scratch
 from tests.live.conftest import BY_NAME, wait_until
 from tests.live.hearing import Ears, Options, fail_writes, ino, two_victims
 
@@ -28,9 +29,9 @@ TRIGGER = BY_NAME["ext4_trigger"]
 
 
 @pytest.fixture(scope="module")
-def placed(file_systems: None) -> Iterator[Armed]:
-    with Armed([Stream.PROPOSED], places=True) as armed:
-        yield armed
+def placed(file_systems: None) -> Iterator[AttachedProbes]:
+    with AttachedProbes([Stream.PROPOSED], places=True) as attached:
+        yield attached
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def filter_of(group: Path) -> Options:
     return Options(cgroup=CgroupFilter(str(group), owners=tracks_writeback()))
 
 
-def test_of_its_processes_and_of_those_below(placed: Armed, group: Path) -> None:
+def test_of_its_processes_and_of_those_below(placed: AttachedProbes, group: Path) -> None:
     with two_victims("ext4") as (fs, inside, outside):
         top = Mark.filesystem(str(fs.mount_point))
         with Ears(placed, [fs.mount_point], filter_of(group), marked=top) as ears:
@@ -72,12 +73,12 @@ def test_of_its_processes_and_of_those_below(placed: Armed, group: Path) -> None
             fail_writes(fs, inside, prefix=entering(below))
             fail_writes(fs, outside)
             heard = ears.after(here, there)
-            other = ears.statistics("marked").other_cgroup
+            other = ears.statistics("marked").dropped[DropReason.OTHER_CGROUP]
     assert heard == {"all": {here, there}, "marked": {here}}
     assert other > 0
 
 
-def test_with_marks_both_must_hold(placed: Armed, group: Path) -> None:
+def test_with_marks_both_must_hold(placed: AttachedProbes, group: Path) -> None:
     with two_victims("xfs") as (fs, inside, outside):
         marks = {"subtree": Mark.subtree(str(inside.parent)), "inode": Mark.inode(str(outside))}
         with Ears(placed, [fs.mount_point], filter_of(group), **marks) as ears:
@@ -88,7 +89,7 @@ def test_with_marks_both_must_hold(placed: Armed, group: Path) -> None:
     assert heard == {"all": {here, there}, "subtree": set(), "inode": {there}}
 
 
-def test_a_group_that_is_gone_is_remembered(placed: Armed, group: Path) -> None:
+def test_a_group_that_is_gone_is_remembered(placed: AttachedProbes, group: Path) -> None:
     """Before anybody has looked at the error; with another of its name there now."""
     with two_victims("ext4") as (fs, inside, _):
         top = Mark.filesystem(str(fs.mount_point))
@@ -108,7 +109,7 @@ def test_a_group_that_is_gone_is_remembered(placed: Armed, group: Path) -> None:
     assert later == {"all": {here}, "marked": set()}
 
 
-def test_who_wrote_owns_what_another_writes_back(placed: Armed, group: Path) -> None:
+def test_who_wrote_owns_what_another_writes_back(placed: AttachedProbes, group: Path) -> None:
     """Where the kernel keeps that; elsewhere the error is that of the task that meets it."""
     with two_victims("ext4") as (fs, inside, _):
         top = Mark.filesystem(str(fs.mount_point))
@@ -122,7 +123,7 @@ def test_who_wrote_owns_what_another_writes_back(placed: Armed, group: Path) -> 
     assert heard == {"all": {here}, "marked": {here} if tracks_writeback() else set()}
 
 
-def test_errors_of_the_superblock_are_of_the_task(placed: Armed, group: Path) -> None:
+def test_errors_of_the_superblock_are_of_the_task(placed: AttachedProbes, group: Path) -> None:
     with scratch("ext4") as fs:
         top = Mark.filesystem(str(fs.mount_point))
         path = f"/sys/fs/ext4/{fs.device_name}/trigger_fs_error"

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from fserr_bpf.errors import KernelError
-from fserr_bpf.takeover.fuse import FuseServer
-from fserr_bpf.takeover.loop import Loop
-from fserr_bpf.takeover.pipe import PipeChannel
+from fserr_bpf.exec.fuse import FuseServer
+from fserr_bpf.exec.loop import Loop
+from fserr_bpf.exec.pipe import PipeChannel
 from tests.c_reader import COMPILER
 from tests.live.channels import Client, Emulated, Group, Native, exact_group, pipe_group, run_until
 from tests.live.conftest import skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import select
 import signal
@@ -17,11 +18,11 @@ from typing import TypeVar
 import pytest
 
 from fserr_bpf.codec.fanotify import Decoder
-from fserr_bpf.live.attributes import known_attributes
-from fserr_bpf.takeover.fuse import FuseServer
-from fserr_bpf.takeover.loop import Loop
+from fserr_bpf.exec.fuse import FuseServer
+from fserr_bpf.exec.loop import Loop
+from fserr_bpf.kernel.syscalls import statx
 from tests.live.channels import Client, Emulated, event, exact_group, run_until
-from tests.live.conftest import skip, wait_until
+from tests.live.conftest import kernel_version, skip, wait_until
 from tests.live.test_channel import EXITED, KILLED, loop, program, server
 
 __all__ = ["loop", "program", "server"]  # fixtures
@@ -109,8 +110,8 @@ def test_the_identity_is_known_without_asking(group: Emulated) -> None:
     group.report(1)
     served(group.loop, lambda: os.read(end, 4096))
     # this thread is the server: asking it would wait for ever
-    known = known_attributes(f"/proc/self/fd/{end}")
-    assert (known.device, known.inode) == group.channel.identity
+    known = statx(f"/proc/self/fd/{end}")
+    assert (known.dev, known.ino) == group.channel.identity
     group.given(end)
 
 
@@ -176,10 +177,27 @@ def test_nobody_opens_a_file_that_is_not_his(server: FuseServer, group: Emulated
     group.given(end)
 
 
-def test_aside_gives_the_result_or_the_exception(server: FuseServer) -> None:
-    assert server.aside(lambda: 5) == 5
+@pytest.mark.parametrize("flags", [mmap.MAP_PRIVATE, mmap.MAP_SHARED])
+def test_it_cannot_be_mapped(group: Emulated, flags: int) -> None:
+    """As a group; before 6.9 a private mapping can be made, of an empty file."""
+    end = group.client_end()
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+
+    def refusal() -> int:
+        mapped = libc.mmap(None, mmap.PAGESIZE, mmap.PROT_READ, flags, end, 0)
+        return ctypes.get_errno() if mapped == ctypes.c_void_p(-1).value else 0
+
+    possible = flags == mmap.MAP_PRIVATE and kernel_version() < (6, 9)
+    assert served(group.loop, refusal) == (0 if possible else errno.ENODEV)
+    group.given(end)
+    run_until(group.loop, lambda: group.gone == 1, "the last close")
+
+
+def test_thread_gives_the_result_or_the_exception(server: FuseServer) -> None:
+    assert server.in_thread(lambda: 5) == 5
     with pytest.raises(ZeroDivisionError):
-        server.aside(lambda: 1 // 0)
+        server.in_thread(lambda: 1 // 0)
 
 
 def test_a_closed_channel_fails_its_reads(program: Path, server: FuseServer, loop: Loop) -> None:

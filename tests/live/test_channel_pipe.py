@@ -11,9 +11,9 @@ from functools import partial
 import pytest
 
 from fserr_bpf.codec.fanotify import decode, encode
+from fserr_bpf.exec.loop import Loop
+from fserr_bpf.exec.pipe import SLOTS, PipeChannel
 from fserr_bpf.model.event import FsErrorEvent, OtherEvent
-from fserr_bpf.takeover.loop import Loop
-from fserr_bpf.takeover.pipe import SLOTS, PipeChannel
 from tests.live.channels import FSID, MS, Emulated, Reader, event, pipe_group, run_until
 from tests.live.conftest import IN_LAB
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from compare.kernels import find
-from compare.packages import ensure
-from compare.scenario import Need
-from compare.scenarios import SCENARIOS
-from compare.tools import tool
-from fserr_bpf.errors import LabError
-from fserr_bpf.live.loader import KPROBE_PMU
+from fserr_bpf.kernel.bpf import KPROBE_PMU
+from fserr_bpf_compare.faults import mapper
+from fserr_bpf_compare.scenarios import SCENARIOS
+from fserr_bpf_compare.scenarios.scenario import Need
 from tests.live.conftest import IN_LAB, skip, wait_until
+from tests.live.machine import require_machine
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
 
@@ -79,12 +79,7 @@ def test_here(scratch_space: Path, tmp_path: Path) -> None:
 def test_stock_kernel(scratch_space: Path, tmp_path: Path) -> None:
     if KPROBE_PMU.exists():
         skip("this kernel has kprobes: test_here compares with probes", expected=True)
-    try:
-        for name in ("qemu-system-x86_64", "busybox"):
-            tool(name)
-        ensure(find("6.12"))
-    except LabError as error:
-        skip(str(error), expected=False)
+    require_machine("6.12")
     done = compare(scratch_space, "--kernel", "6.12", "--report", str(tmp_path / "r"))
     assert done.returncode == SAME, done.stdout + done.stderr
     judged = outcomes(tmp_path / "r")
@@ -92,6 +87,48 @@ def test_stock_kernel(scratch_space: Path, tmp_path: Path) -> None:
     assert {name for name, one in judged.items() if one["outcome"] != "same"} == NOT_ON_STOCK
     ran = [one for name, one in judged.items() if name not in NOT_ON_STOCK]
     assert {one["reached"] for one in ran} == {"L0"}
+
+
+# Others do not see the mounts of a mount namespace of its own.
+DEVICE_WITHOUT_DRIVER = """
+mount -t tmpfs tmpfs /dev/mapper && mknod /dev/mapper/control c 10 236 && exec "$0" "$@"
+"""
+
+
+@pytest.fixture
+def dev_mapper() -> Iterator[None]:
+    """The directory /dev/mapper, to mount over."""
+    path = Path("/dev/mapper")
+    made = not path.exists()
+    path.mkdir(exist_ok=True)
+    yield
+    if made:
+        path.rmdir()
+
+
+def test_node_of_device_mapper_without_driver_is_not_run(
+    scratch_space: Path, tmp_path: Path, dev_mapper: None
+) -> None:
+    if not mapper.unavailable():
+        skip("this kernel has device-mapper", expected=True)
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "sh", "-c", DEVICE_WITHOUT_DRIVER, COMMAND, "compare"),
+            *("--scenario", "ext4_device_lookup", "ext4_trigger", "--report", str(tmp_path / "r")),
+        ],
+        env={**os.environ, "TMPDIR": str(scratch_space)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == SAME, done.stdout + done.stderr
+    judged = outcomes(tmp_path / "r")
+    assert judged["ext4_trigger"]["outcome"] == "same"
+    lacking = judged["ext4_device_lookup"]
+    assert lacking["outcome"] == "not run"
+    assert not lacking["cell"]["machine"]
+    reason = r"this kernel has no device-mapper \(/dev/mapper/control: No such device.*\)"
+    assert re.fullmatch(reason, lacking["reason"])
 
 
 def test_unknown_names_break_it(scratch_space: Path) -> None:
@@ -112,13 +149,15 @@ def test_not_root_is_not_run(scratch_space: Path) -> None:
 def test_other_stream_is_not_run(scratch_space: Path) -> None:
     done = compare(scratch_space, "--scenario", "ext4_trigger", "--stream", "proposed")
     assert done.returncode == NOT_RUN
-    assert "there is nothing to compare proposed with" in done.stdout
+    assert "it has nothing to compare proposed with" in done.stdout
 
 
-def test_guest_out_of_time_is_broken(scratch_space: Path) -> None:
-    done = compare(scratch_space, "--scenario", "ext4_*", "--timeout", "0.7")
-    assert done.returncode == BROKEN
-    assert "the guest did not end within 0.7 s" in done.stdout
+@pytest.mark.parametrize("seconds", ["0.001", "0.7"])
+def test_guest_out_of_time_is_broken(scratch_space: Path, seconds: str) -> None:
+    """Also where it is ended before it can say how it ends."""
+    done = compare(scratch_space, "--scenario", "ext4_*", "--timeout", seconds)
+    assert done.returncode == BROKEN, done.stdout + done.stderr
+    assert f"BROKEN: the guest did not end within {seconds} s" in done.stdout
 
 
 def test_interrupted_leaves_nothing(scratch_space: Path) -> None:

@@ -17,17 +17,16 @@ from pathlib import Path
 
 import pytest
 
-from compare import vm
-from compare.kernels import find
-from compare.packages import ensure
-from compare.tools import tool
 from fserr_bpf.errors import LabError
-from fserr_bpf.live.loader import KPROBE_PMU
+from fserr_bpf.kernel.bpf import KPROBE_PMU
+from fserr_bpf_compare.machines import vm
+from fserr_bpf_compare.machines.kernels import find
 from tests.live.conftest import IN_LAB, loop_devices_below, mount_points_below, skip
+from tests.live.machine import require_machine
 
 pytestmark = pytest.mark.root
 
-DEMO = (sys.executable, "-m", "compare.demo")
+DEMO = (sys.executable, "-m", "fserr_bpf_compare.demo")
 LINE_TIMEOUT = 180.0  # seconds
 PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 FAULTS = """\
@@ -43,12 +42,13 @@ xfs_writeback        EIO inode                  seen        -
 # metadata 24, FID 20 and the handle's 8 for an inode, ERROR 12; fs/notify/fanotify
 BYTES = 56 + 64 + 64
 IN_GUEST = """
-import json, pathlib, signal
+import json, os, pathlib, signal
 from tests.live.test_demo import adopt_orphans, interrupt, left_behind
 adopt_orphans(True)
 folder = pathlib.Path("/tmp/demo")
 folder.mkdir()
-line, process = "the stream proposed", "fserr_bpf.live.loader"
+os.environ["CACHE_DIRECTORY"] = "/tmp/empty"  # so that something is compiled
+line, process = "the stream native", "fserr_bpf.probes.compiler"
 status = interrupt(signal.SIGINT, line, folder, "--here", process=process)
 print(json.dumps([status, left_behind(folder)]))
 """
@@ -61,12 +61,7 @@ def place() -> None:
         skip("boots a machine of its own; the host runs it", expected=True)
     if KPROBE_PMU.exists():
         return
-    try:
-        for name in ("qemu-system-x86_64", "busybox"):
-            tool(name)
-        ensure(find("6.12"))
-    except LabError as error:
-        skip(str(error), expected=False)
+    require_machine("6.12")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -170,7 +165,7 @@ def test_interrupted_lab_leaves_nothing(number: signal.Signals, line: str, tmp_p
 
 
 def test_ctrl_c_leaves_no_mount_device_or_process() -> None:
-    """In the middle: two mounts, one command that watches, one whose loader compiles."""
+    """In the middle: two mounts, and a command whose compiler runs for this and all later ones."""
     command = [sys.executable, "-c", IN_GUEST]
     if KPROBE_PMU.exists():
         said = subprocess.run(command, capture_output=True, check=True).stdout
@@ -189,7 +184,9 @@ def test_without_kprobes_it_refuses_to_compare_the_kernel_with_itself(tmp_path: 
     )
     assert ended.returncode == 4
     assert ended.stdout == ""
-    assert re.fullmatch(r"demo: without kprobes .*; leave out --here: .*\n", ended.stderr)
+    assert re.fullmatch(
+        r"demo: this kernel has no kprobes: .*; leave out --here, .*\n", ended.stderr
+    )
 
 
 def test_without_network_and_cache_one_line_says_so(tmp_path: Path) -> None:

@@ -1,32 +1,37 @@
-"""``--detail`` on real errors: side records, names, and bytes that nothing changes."""
+"""``--detail`` on real errors: detail records, names, and bytes that nothing changes."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from compare.faults.cutting import MKFS_OPTIONS, cut, last_victim, write_victims
-from compare.faults.fault import run_child
-from compare.scratch import Scratch, run, scratch
 from fserr_bpf.codec.fanotify import encode
-from fserr_bpf.live.armed import Armed
-from fserr_bpf.live.kallsyms import Kallsyms
-from fserr_bpf.model.event import FsErrorEvent, PathState, Side
+from fserr_bpf.helper import client
+from fserr_bpf.helper.client import Helper
+from fserr_bpf.kernel import cgroups
+from fserr_bpf.model.event import Detail, FsErrorEvent, PathState
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
-from fserr_bpf.names import cgroups, lookup, volumes
-from fserr_bpf.names.helper import Helper
+from fserr_bpf.names import lookup, volumes
+from fserr_bpf.probes.attached import AttachedProbes
 from fserr_bpf.symbolize.running import RunningKernel
 from fserr_bpf.uapi.proposed import FAN_REPORT_DETAILED_ERROR, FAN_REPORT_ERROR_LOCATION
-from tests.live.conftest import BY_NAME, wait_until
+from fserr_bpf_compare.faults.cutting import MKFS_OPTIONS, cut, last_victim, write_victims
+from fserr_bpf_compare.faults.fault import run_child
+from fserr_bpf_compare.faults.scratch import Scratch, run, scratch
+from tests.live.conftest import (
+    BY_NAME,
+    child_running,
+    functions_of,
+    wait_until,
+    without_states,
+)
 from tests.live.test_run_cli import running
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
@@ -34,15 +39,15 @@ HOSTILE = "evil\n\x1b[31m\udcff"
 
 
 @pytest.fixture(scope="module")
-def detailed(file_systems: None) -> Iterator[Armed]:
-    with Armed([Stream.PROPOSED], detail=True) as armed:
-        yield armed
+def detailed(file_systems: None) -> Iterator[AttachedProbes]:
+    with AttachedProbes([Stream.PROPOSED], detail=True) as attached:
+        yield attached
 
 
-def side(event: FsErrorEvent) -> Side:
+def detail(event: FsErrorEvent) -> Detail:
     assert event.origin is not None
-    assert event.origin.side is not None
-    return event.origin.side
+    assert event.origin.detail is not None
+    return event.origin.detail
 
 
 def fail_write(fs: Scratch, path: str, *prefix: str) -> None:
@@ -80,16 +85,18 @@ def build_id(module: str) -> str:
 
 
 @pytest.mark.parametrize("fstype", ["ext4", "xfs"])
-def test_a_failed_write_has_kind_name_stack_and_volume(fstype: str, detailed: Armed) -> None:
+def test_a_failed_write_has_kind_name_stack_and_volume(
+    fstype: str, detailed: AttachedProbes
+) -> None:
     with scratch(fstype, mkfs_options=MKFS_OPTIONS[fstype]) as fs:
         path = hostile_victim(fs)
         uuid = run("blkid", "--probe", "-s", "UUID", "-o", "value", fs.device).strip()
         mark = Mark.filesystem(str(fs.mount_point))
-        with Monitor([mark], armed=detailed, detail=True) as monitor, Kallsyms() as names:
+        with Monitor([mark], attached=detailed, detail=True) as monitor:
             fail_write(fs, str(path))
             event = events_of(monitor)[0]
-            found = side(event)
-            stack = [names.function(address) for address in found.stack]
+            found = detail(event)
+            stack = functions_of(found.stack)
             news: list[str] = []
 
             def told() -> bool:
@@ -101,7 +108,7 @@ def test_a_failed_write_has_kind_name_stack_and_volume(fstype: str, detailed: Ar
             wait_until(told, "the path")
             ino = path.stat().st_ino
             fail_write(fs, str(path))
-            later = side(events_of(monitor)[0])
+            later = detail(events_of(monitor)[0])
     assert event.error == errno.EIO
     assert (found.kind, found.uuid, found.mount_points) == (
         "WRITEBACK",
@@ -117,16 +124,16 @@ def test_a_failed_write_has_kind_name_stack_and_volume(fstype: str, detailed: Ar
     assert (later.path, later.path_state) == (str(path), PathState.EXACT)
 
 
-def test_a_bad_buffer_is_metadata_with_its_length(detailed: Armed) -> None:
+def test_a_bad_buffer_is_metadata_with_its_length(detailed: AttachedProbes) -> None:
     fault = BY_NAME["xfs_dirblock"]
     with scratch("xfs") as fs:
         fault.prepare(fs)
         mark = Mark.filesystem(str(fs.mount_point))
-        with Monitor([mark], armed=detailed, detail=True) as monitor:
+        with Monitor([mark], attached=detailed, detail=True) as monitor:
             fault.cause(fs)
             event = events_of(monitor)[0]
             origin = event.origin
-    found = side(event)
+    found = detail(event)
     assert (found.kind, found.length, found.path_state) == ("METADATA", 4096, PathState.NONE)
     assert origin is not None
     assert origin.address is not None
@@ -134,21 +141,21 @@ def test_a_bad_buffer_is_metadata_with_its_length(detailed: Armed) -> None:
     assert origin.address.section == ".text"
 
 
-def test_nobody_touches_a_bad_inode_for_its_name(detailed: Armed) -> None:
+def test_nobody_touches_a_bad_inode_for_its_name(detailed: AttachedProbes) -> None:
     fault = BY_NAME["xfs_inode"]
     with scratch("xfs") as fs:
         fault.prepare(fs)
         mark = Mark.filesystem(str(fs.mount_point))
-        with Monitor([mark], armed=detailed, detail=True) as monitor:
+        with Monitor([mark], attached=detailed, detail=True) as monitor:
             fault.cause(fs)
             found = [e for e in events_of(monitor) if e.handle]
-            assert [side(e).path_state for e in found] == [PathState.NOT_ASKED] * len(found)
+            assert [detail(e).path_state for e in found] == [PathState.NOT_ASKED] * len(found)
             assert found
             again = list(monitor.read_events())
     assert again == []
 
 
-def test_a_process_in_a_cgroup_owns_its_errors(detailed: Armed, tmp_path: Path) -> None:
+def test_a_process_in_a_cgroup_owns_its_errors(detailed: AttachedProbes, tmp_path: Path) -> None:
     point = tmp_path / "cgroup"
     point.mkdir()
     run("mount", "-t", "cgroup2", "none", str(point))
@@ -160,10 +167,10 @@ def test_a_process_in_a_cgroup_owns_its_errors(detailed: Armed, tmp_path: Path) 
         with scratch("ext4", mkfs_options=MKFS_OPTIONS["ext4"]) as fs:
             write_victims(fs)
             mark = Mark.filesystem(str(fs.mount_point))
-            with Monitor([mark], armed=detailed, detail=True) as monitor:
+            with Monitor([mark], attached=detailed, detail=True) as monitor:
                 enter = 'echo $$ > "$0/cgroup.procs"; exec "$@"'
                 fail_write(fs, last_victim(fs), "sh", "-c", enter, str(group))
-                found = side(events_of(monitor)[0])
+                found = detail(events_of(monitor)[0])
             assert found.cgroup_id == group.stat().st_ino
             assert found.cgroup_of == ("inode" if cgroups.tracks_writeback() else "task")
     finally:
@@ -176,12 +183,16 @@ def no_step(*_: object, **__: object) -> None:
     raise RuntimeError("broken")
 
 
+def no_process(*_: object, **__: object) -> None:
+    raise OSError("broken")
+
+
 BROKEN = {
     "volumes": (lookup, "volume_of", "UUID and label of a file system"),
     "owners": (lookup, "tracks_writeback", "owners of what was written"),
     "addresses": (lookup, "RunningKernel", "portable addresses"),
     "address": (RunningKernel, "portable", "portable addresses"),
-    "helper": (lookup, "Helper", "helper process for paths"),
+    "helper": (client, "spawn", "helper process for paths"),
     "question": (Helper, "ask", "helper process for paths"),
     "answers": (Helper, "answers", "helper process for paths"),
     "cgroups": (lookup.Names, "_with_cgroup", "paths of cgroups"),
@@ -190,7 +201,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("step", BROKEN)
 def test_no_broken_step_changes_the_bytes(
-    step: str, detailed: Armed, monkeypatch: pytest.MonkeyPatch
+    step: str, detailed: AttachedProbes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner, name, what = BROKEN[step]
     fault = BY_NAME["ext4_writeback"]
@@ -199,33 +210,27 @@ def test_no_broken_step_changes_the_bytes(
     with scratch("ext4", mkfs_options=fault.mkfs_options) as fs:
         fault.prepare(fs)
         mark = [Mark.filesystem(str(fs.mount_point))]
-        with Monitor(mark, armed=detailed, flags=both) as monitor:
+        with Monitor(mark, attached=detailed, flags=both) as monitor:
             fault.cause(fs)
             plain = events_of(monitor)
-        monkeypatch.setattr(owner, name, no_step)
-        with Monitor(mark, armed=detailed, detail=True) as monitor:
+        monkeypatch.setattr(owner, name, no_process if name == "spawn" else no_step)
+        with Monitor(mark, attached=detailed, detail=True) as monitor:
             fault.cause(fs)
             broken = events_of(monitor)
             monitor.pump()
             news = [line for line in monitor.news() if not line.startswith("ino ")]
     assert [encode(e._replace(pid=0)) for e in broken] == [encode(e._replace(pid=0)) for e in plain]
-    assert news == [f"no {what} (broken); the events go on without"]
-    assert side(broken[0]).kind == "WRITEBACK"
+    assert news == [f"no {what} (broken); events are delivered without"]
+    assert detail(broken[0]).kind == "WRITEBACK"
 
 
-def test_a_dead_helper_is_told_and_the_events_go_on(detailed: Armed) -> None:
+def test_a_dead_helper_is_reported_and_the_events_go_on(detailed: AttachedProbes) -> None:
     fault = BY_NAME["ext4_writeback"]
     with scratch("ext4", mkfs_options=fault.mkfs_options) as fs:
         fault.prepare(fs)
         mark = Mark.filesystem(str(fs.mount_point))
-        with Monitor([mark], armed=detailed, detail=True) as monitor:
-            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-            (helper,) = (
-                int(pid)
-                for pid in children
-                if b"fserr_bpf.names.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-            )
-            os.kill(helper, signal.SIGKILL)
+        with Monitor([mark], attached=detailed, detail=True) as monitor:
+            os.kill(child_running(os.getpid(), "fserr_bpf.helper.worker"), signal.SIGKILL)
             news: list[str] = []
 
             def told() -> bool:
@@ -236,13 +241,13 @@ def test_a_dead_helper_is_told_and_the_events_go_on(detailed: Armed) -> None:
 
             wait_until(told, "the end of the helper")
             assert news == [
-                "no helper process for paths (the process has ended); the events go on without"
+                "no helper process for paths (the process has ended); events are delivered without"
             ]
             fault.cause(fs)
-            assert side(events_of(monitor)[0]).path_state == PathState.UNKNOWN
+            assert detail(events_of(monitor)[0]).path_state == PathState.UNKNOWN
 
 
-def test_clones_are_told_apart_in_words() -> None:
+def test_clones_with_one_fsid_are_reported() -> None:
     with scratch("ext4") as fs, scratch("ext4") as clone:
         fs.unmount()
         clone.unmount()
@@ -256,13 +261,13 @@ def test_clones_are_told_apart_in_words() -> None:
         with Monitor([Mark.filesystem(str(each.mount_point)) for each in (fs, clone)]) as monitor:
             (line,) = monitor.news()
             assert monitor.news() == []
-    assert line.startswith("one fsid ")
+    assert " have one fsid, " in line
     for each in (fs, clone):
         assert f"{each.mount_point} ({each.device_name})" in line
 
 
 def test_hostile_names_drive_no_terminal_and_break_no_json(
-    scratch_space: Path, fast_arming: None
+    scratch_space: Path, fast_attaching: None
 ) -> None:
     with scratch("ext4", mkfs_options=MKFS_OPTIONS["ext4"]) as fs:
         path = hostile_victim(fs)
@@ -279,21 +284,20 @@ def test_hostile_names_drive_no_terminal_and_break_no_json(
             assert all(x.isprintable() for x in said)
             lines = output.decode().splitlines()
             if form == "json":
-                names = [json.loads(x)["origin"]["side"]["name"] for x in lines]
+                names = [x["origin"]["detail"]["name"] for x in without_states(output)]
                 assert set(names) == {f"{HOSTILE}/{HOSTILE}"}
             else:
                 assert all(x.isprintable() for x in lines)
                 assert "evil\\x0a\\x1b[31m\\xff/evil\\x0a\\x1b[31m\\xff (whole)" in lines[0]
 
 
-def test_the_helper_follows_run_to_its_user(scratch_space: Path, fast_arming: None) -> None:
+def test_the_helper_follows_run_to_its_user(scratch_space: Path, fast_attaching: None) -> None:
     with (
         scratch("ext4") as fs,
         running(scratch_space, "--detail", "--user", "nobody", str(fs.mount_point)) as started,
     ):
-        command = ["pgrep", "-P", str(started.process.pid), "-f", "fserr_bpf.names.worker"]
-        helper = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        uids = Path(f"/proc/{helper.strip()}/status")
+        helper = child_running(started.process.pid, "fserr_bpf.helper.worker")
+        uids = Path(f"/proc/{helper}/status")
 
         def given_up() -> bool:
             text = uids.read_text()

@@ -6,14 +6,14 @@ import errno
 
 import pytest
 
-from compare.faults.fault import Expected
-from compare.mapper import DEVICE_FAULTS, DeviceFault, available, mapped
-from compare.scratch import scratch
-from fserr_bpf.live.armed import Armed
 from fserr_bpf.model.event import FsErrorEvent
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
+from fserr_bpf.probes.attached import AttachedProbes
+from fserr_bpf_compare.faults.fault import Expected
+from fserr_bpf_compare.faults.mapper import DEVICE_FAULTS, DeviceFault, mapped, unavailable
+from fserr_bpf_compare.faults.scratch import scratch
 from tests.live.conftest import KernelLog, kernel_version, skip, wait_until
 
 pytestmark = [
@@ -25,14 +25,14 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def device_mapper() -> None:
-    if not available():
-        skip("this kernel has no device-mapper; test_in_lab.py runs it on some", expected=True)
+    if reason := unavailable():
+        skip(f"{reason}; test_in_lab.py runs it on some", expected=True)
 
 
 @pytest.mark.parametrize("fault", DEVICE_FAULTS, ids=lambda fault: fault.name)
 @pytest.mark.parametrize("stream", [Stream.PROPOSED, Stream.FSERROR])
 def test_stream_has_what_the_table_promises(
-    stream: Stream, fault: DeviceFault, armed: Armed
+    stream: Stream, fault: DeviceFault, attached: AttachedProbes
 ) -> None:
     proposed = stream is Stream.PROPOSED
     expected = set(fault.proposed if proposed else fault.fserror)
@@ -45,7 +45,7 @@ def test_stream_has_what_the_table_promises(
         with (
             mapped(fs) as mapper,
             KernelLog() as log,
-            Monitor([Mark.filesystem(str(fs.mount_point))], stream, armed=armed) as monitor,
+            Monitor([Mark.filesystem(str(fs.mount_point))], stream, attached=attached) as monitor,
         ):
             fault.cause(fs, mapper)
             if fault.fstype == "xfs":

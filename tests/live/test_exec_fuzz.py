@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from compare.bootable import bootable
 from fserr_bpf.errors import LabError, MarkError
-from fserr_bpf.live.fanotify import FanotifyGroup
+from fserr_bpf.kernel.fanotify import FanotifyGroup
+from fserr_bpf_compare.machines.bootable import bootable
 from tests.exec_clients import COMMAND, COMPILER, compile_c, under_exec
 from tests.live.call_objects import call_objects
 from tests.live.conftest import IN_LAB, skip

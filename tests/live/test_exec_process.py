@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from compare.scratch import Scratch, scratch
+from fserr_bpf_compare.faults.scratch import Scratch, scratch
 from tests.exec_clients import COMPILER, Running, compile_c, under_exec
 from tests.live.conftest import require_mark, wait_until, write_trigger
 from tests.live.exec_scenarios import GROUP, NONBLOCK
@@ -26,7 +26,6 @@ pytestmark = [
 
 TOKEN = "FSERR_TEST_TOKEN"
 BOTH = pytest.mark.parametrize("options", [(), ("--exact",)], ids=["pipe", "exact"])
-CPU_MS = 250  # of a second's waiting; a client that spins uses all of it
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +65,9 @@ class Taken(Running):
         return found - {self.pid}
 
     def supervisor(self) -> int:
-        """The helper that has no children: its parent only waits for it."""
-        helpers = self.helpers()
-        (supervisor,) = helpers - {parent_of(pid) for pid in helpers}
+        """The helper that is a child of one guardian and has made the other, and workers."""
+        parents = {pid: parent_of(pid) for pid in self.helpers()}
+        (supervisor,) = {pid for pid in parents.values() if parents.get(pid) in parents}
         return supervisor
 
 
@@ -283,57 +282,15 @@ def test_nothing_is_left_of_a_killed_client(tmp_path: Path, fs: Scratch, reader:
 def test_helpers_live_as_long_as_a_descendant(tmp_path: Path, fs: Scratch, reader: Path) -> None:
     """The client ends; what it started in the background still gets its error."""
     words = " ".join((GROUP, mark(fs), "say:ready", "errors:1", "say:done"))
-    with taken(tmp_path, "sh", "-c", f"{reader} {words} & exit 3") as client:
+    go = tmp_path / "go"
+    script = f"{reader} {words} & until [ -e {go} ]; do sleep 0.05; done; exit 3"
+    with taken(tmp_path, "sh", "-c", script) as client:
+        go.touch()
         assert client.end() == 3
         write_trigger(fs.device_name, 1)
         wait_until(lambda: "done" in client.lines(), "the descendant to get its error")
         wait_until(lambda: not client.helpers(), "its helpers to end")
     assert counts(client) == [1]
-
-
-@BOTH
-@pytest.mark.parametrize("waits", ["read:4096", "await"])
-def test_client_of_a_killed_supervisor_is_told(
-    tmp_path: Path, fs: Scratch, reader: Path, options: tuple[str, ...], waits: str
-) -> None:
-    words = (GROUP, mark(fs), "say:ready", waits, "say:woken")
-    with taken(tmp_path, reader, *words, options=options) as client:
-        os.kill(client.supervisor(), signal.SIGKILL)
-        wait_until(lambda: "woken" in client.lines(), "the client to wake up")
-        assert client.end() == 0
-        wait_until(lambda: "fserr-bpf: " in client.errors(), "a word of the guardian")
-        if waits != "await":
-            told = client.lines()[1]
-            if options:  # of a read that waits, or of a later one
-                assert told in ("read: ECONNABORTED", "read: ENOTCONN")
-            else:
-                assert told.startswith("overflow ")
-        wait_until(lambda: not client.helpers(), "the helpers to end")
-
-
-@BOTH
-def test_client_of_a_killed_supervisor_does_not_spin(
-    tmp_path: Path, fs: Scratch, reader: Path, options: tuple[str, ...]
-) -> None:
-    """One that polls, and reads what there is as long as reads do not fail, uses no time."""
-    words = (NONBLOCK, mark(fs), "say:ready", "wait", "busy:1")
-    with taken(tmp_path, reader, *words, options=options, says="waiting") as client:
-        os.kill(client.supervisor(), signal.SIGKILL)
-        wait_until(lambda: "fserr-bpf: " in client.errors(), "a word of the guardian")
-        client.go_on()
-        assert client.end() == 0
-        (used,) = (line for line in client.lines() if line.startswith("cpu "))
-        assert int(used.removeprefix("cpu ")) < CPU_MS, client.lines()[:20]
-
-
-def test_calls_after_a_killed_supervisor_fail(tmp_path: Path, fs: Scratch, reader: Path) -> None:
-    words = (GROUP, mark(fs), "say:ready", "wait", GROUP, mark(fs))
-    with taken(tmp_path, reader, *words, says="waiting") as client:
-        os.kill(client.supervisor(), signal.SIGKILL)
-        wait_until(lambda: not client.helpers(), "the helpers to end")
-        client.go_on()
-        assert client.end() == 0
-        assert client.lines()[2:] == [f"{GROUP}: ENOSYS", f"{mark(fs)}: ENOSYS"]
 
 
 # what it says of itself
@@ -361,6 +318,7 @@ def test_report_takeover(tmp_path: Path, fs: Scratch, reader: Path) -> None:
     )
 
 
+@pytest.mark.threat("exec-in-exec")
 def test_exec_within_exec_is_refused(tmp_path: Path) -> None:
     with Running(tmp_path, under_exec(*under_exec("true"))) as client:
         assert client.end() == 4

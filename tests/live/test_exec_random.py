@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from compare.scratch import scratch
+from fserr_bpf_compare.faults.scratch import scratch
 from tests.exec_clients import COMPILER, compile_c
 from tests.live.exec_place import Place, by_kind, events_in, play, require_exact_kernel
 from tests.live.exec_scenarios import Scenario

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from compare.scratch import Scratch, run, scratch
 from fserr_bpf.errors import LabError
-from fserr_bpf.live.fanotify import FanotifyGroup
-from fserr_bpf.live.handles import handle_of
+from fserr_bpf.kernel.fanotify import FanotifyGroup
+from fserr_bpf.kernel.handles import handle_of
+from fserr_bpf_compare.faults.scratch import Scratch, run, scratch
 from tests.exec_clients import COMPILER, Running, under_exec
 from tests.live.conftest import BY_NAME, emits, require_mark, skip, wait_until
 from tests.live.test_faults import ext4_handle

@@ -11,13 +11,13 @@ from uuid import UUID
 
 import pytest
 
-from compare.faults import FAULTS
-from compare.faults.fault import Caused, Fault
-from compare.scratch import Scratch, scratch
 from fserr_bpf.codec.fanotify import Decoder
-from fserr_bpf.live import syscalls
-from fserr_bpf.live.fanotify import FanotifyGroup
+from fserr_bpf.kernel import syscalls
+from fserr_bpf.kernel.fanotify import FanotifyGroup
 from fserr_bpf.model.event import FsErrorEvent
+from fserr_bpf_compare.faults import FAULTS
+from fserr_bpf_compare.faults.fault import Fault, TriggerProcess
+from fserr_bpf_compare.faults.scratch import Scratch, scratch
 from tests.live.conftest import (
     BY_NAME,
     KernelLog,
@@ -213,7 +213,7 @@ def test_only_data_is_hurt_by_a_failed_writeback(name: str) -> None:
 def test_each_cause_has_its_own_process() -> None:
     fault = BY_NAME["ext4_trigger"]
     with scratch("ext4") as fs:
-        first: Caused = fault.cause(fs)
+        first: TriggerProcess = fault.cause(fs)
         second = fault.cause(fs)
     assert len({first.pid, second.pid, os.getpid()}) == 3
     assert first.comm == "sh"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from compare.scratch import run, scratch
-from fserr_bpf.live import syscalls
-from fserr_bpf.live.armed import Armed
+from fserr_bpf.kernel import syscalls
 from fserr_bpf.model.event import FileHandle, FsErrorEvent
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.monitor import Monitor
+from fserr_bpf.probes.attached import AttachedProbes
+from fserr_bpf_compare.faults.scratch import run, scratch
 from tests.live.conftest import wait_until
 
 pytestmark = pytest.mark.root
@@ -39,13 +39,13 @@ def resize(disk: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("fstype", ["ext4", "xfs"])
-def test_writeback_to_a_full_disk(fstype: str, small_disk: Path, armed: Armed) -> None:
+def test_writeback_to_a_full_disk(fstype: str, small_disk: Path, attached: AttachedProbes) -> None:
     events: list[FsErrorEvent] = []
     with scratch(fstype) as fs, open(fs.mount_point / "victim", "wb") as file:
         handle = syscalls.name_to_handle_at(file.name)
         os.sync()
         usage = os.statvfs(small_disk)
-        with Monitor([Mark.filesystem(str(fs.mount_point))], armed=armed) as monitor:
+        with Monitor([Mark.filesystem(str(fs.mount_point))], attached=attached) as monitor:
             resize(small_disk, (usage.f_blocks - usage.f_bfree) * usage.f_bsize)
             try:
                 file.write(os.urandom(SIZE))

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from compare.scratch import Scratch, scratch
 from fserr_bpf.codec.handles import encode_handle
 from fserr_bpf.errors import MarkError
-from fserr_bpf.live import syscalls
-from fserr_bpf.live.handles import check_markable, identify
+from fserr_bpf.kernel import syscalls
+from fserr_bpf.kernel.handles import check_markable, identify
+from fserr_bpf.uapi.inode import InodeId
+from fserr_bpf_compare.faults.scratch import Scratch, scratch
 from tests.live.conftest import skip
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
@@ -75,7 +76,7 @@ def test_handles_are_the_kernels(
         for path in paths:
             handle = syscalls.name_to_handle_at(str(path))
             assert len(handle.f_handle) == size
-            encoded = encode_handle(identity.form, path.stat().st_ino, generation(path), 0)
+            encoded = encode_handle(identity.form, InodeId(path.stat().st_ino, generation(path)))
             assert encoded == (handle.handle_type, handle.f_handle)
     assert len(paths) == 11
 
@@ -94,7 +95,9 @@ def test_btrfs_handles_name_the_subvolume() -> None:
         ):
             handle = syscalls.name_to_handle_at(str(path))
             assert len(handle.f_handle) == 20
-            encoded = encode_handle(identity.form, path.stat().st_ino, generation(path), root)
+            encoded = encode_handle(
+                identity.form, InodeId(path.stat().st_ino, generation(path), root)
+            )
             assert encoded == (handle.handle_type, handle.f_handle)
 
 
@@ -159,7 +162,7 @@ def test_unknown_layout_has_no_form(tmp_path: Path) -> None:
         subprocess.run(["umount", tmp_path], check=True)
     assert (handle.handle_type, len(handle.f_handle)) == (1, 12)
     assert identity.form is None
-    assert encode_handle(identity.form, 1, 2, 3) is None
+    assert encode_handle(identity.form, InodeId(1, 2, 3)) is None
 
 
 @pytest.mark.parametrize("path", ["/nonexistent", "/proc/self"])
@@ -178,16 +181,19 @@ def test_nothing_keeps_the_file_system_busy() -> None:
 @pytest.mark.skipif(sys.byteorder != "little", reason="the layouts are little endian")
 def test_encoder_edges() -> None:
     # ext4 and inode32 handles keep the low half of the number, as the kernel does.
-    assert encode_handle(1, 0x1_0000_0002, 0xFFFFFFFF) == (1, bytes.fromhex("02000000ffffffff"))
-    assert encode_handle(0x81, 0x1_0000_0002, 7) == (
+    assert encode_handle(1, InodeId(0x1_0000_0002, 0xFFFFFFFF)) == (
+        1,
+        bytes.fromhex("02000000ffffffff"),
+    )
+    assert encode_handle(0x81, InodeId(0x1_0000_0002, 7)) == (
         0x81,
         bytes.fromhex("020000000100000007000000"),
     )
-    assert encode_handle(0x4D, 256, 7, 5) == (
+    assert encode_handle(0x4D, InodeId(256, 7, 5)) == (
         0x4D,
         bytes.fromhex("0001000000000000050000000000000007000000"),
     )
-    assert encode_handle(0x71, 1, 2) is None
+    assert encode_handle(0x71, InodeId(1, 2)) is None
 
 
 def remount(fs: Scratch) -> tuple[int, int]:

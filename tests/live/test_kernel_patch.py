@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from compare.bootable import bootable
-from compare.scenarios import SCENARIOS
 from fserr_bpf.errors import LabError
+from fserr_bpf_compare.machines.bootable import bootable
+from fserr_bpf_compare.scenarios import SCENARIOS
 from tests.live.conftest import IN_LAB, skip
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]

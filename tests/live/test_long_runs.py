@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from compare.scratch import scratch
 from fserr_bpf.codec.fanotify import decode
-from fserr_bpf.live.loader import KPROBE_PMU
-from fserr_bpf.live.privileges import Capability
+from fserr_bpf.kernel.bpf import KPROBE_PMU
+from fserr_bpf.kernel.capabilities import Capability
 from fserr_bpf.model.event import FsErrorEvent
+from fserr_bpf_compare.faults.scratch import scratch
 from tests.live.conftest import wait_until, write_trigger
 from tests.live.test_run_cli import Run, running
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("fast_arming")]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("fast_attaching")]
 PIPE_SIZE = 4096
 
 

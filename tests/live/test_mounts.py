@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from compare.scratch import scratch
 from fserr_bpf.errors import MarkError
-from fserr_bpf.live.mounts import (
+from fserr_bpf.kernel.mounts import (
     Mount,
     MountWatch,
     mount_of,
@@ -22,6 +21,8 @@ from fserr_bpf.live.mounts import (
     preferred_mounts,
     read_mounts,
 )
+from fserr_bpf.uapi.dev import Dev
+from fserr_bpf_compare.faults.scratch import scratch
 from tests.live.conftest import mount_points_below
 
 pytestmark = pytest.mark.root
@@ -129,7 +130,7 @@ def test_device_of_a_loop_mount() -> None:
         assert mount not in mounts_with({"xfs"})
 
 
-def preferred_point(device: tuple[int, int]) -> str:
+def preferred_point(device: Dev) -> str:
     return preferred_mounts(read_mounts())[device].mount_point
 
 

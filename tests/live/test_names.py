@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from compare.scratch import Scratch, run, scratch
-from fserr_bpf.live import syscalls
-from fserr_bpf.live.mounts import read_mounts
+from fserr_bpf.helper.paths import Path as Found
+from fserr_bpf.helper.paths import path_of
+from fserr_bpf.kernel import syscalls
+from fserr_bpf.kernel.cgroups import cgroup_path
+from fserr_bpf.kernel.mounts import read_mounts
 from fserr_bpf.model.event import FileHandle, PathState
-from fserr_bpf.names.cgroups import cgroup_path
-from fserr_bpf.names.paths import Path as Found
-from fserr_bpf.names.paths import path_of
 from fserr_bpf.names.volumes import Volume, volume_of
+from fserr_bpf.uapi.dev import Dev
+from fserr_bpf_compare.faults.scratch import Scratch, run, scratch
 from tests.live.conftest import skip
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
@@ -41,7 +42,7 @@ def look_up(fs: Scratch, handle: FileHandle, name: str = "", at: Path | None = N
 def test_volumes_are_those_of_blkid(fstype: str, option: str, label: str) -> None:
     with scratch(fstype, mkfs_options=(option, label)) as fs:
         found = volume_of(fs.device, fstype, fs.dev)
-        moved = volume_of(fs.device, fstype, (fs.dev[0], fs.dev[1] + 1))
+        moved = volume_of(fs.device, fstype, Dev(fs.dev.major, fs.dev.minor + 1))
         uuid = run("blkid", "--probe", "-s", "UUID", "-o", "value", fs.device).strip()
         other = volume_of(fs.device, "xfs" if fstype == "ext4" else "ext4", fs.dev)
     assert found == Volume(uuid, label)
@@ -50,9 +51,9 @@ def test_volumes_are_those_of_blkid(fstype: str, option: str, label: str) -> Non
 
 
 def test_a_device_that_is_none_has_no_volume(tmp_path: Path) -> None:
-    assert volume_of("/dev/null", "ext4", (1, 3)) == Volume()
+    assert volume_of("/dev/null", "ext4", Dev(1, 3)) == Volume()
     with pytest.raises(FileNotFoundError):
-        volume_of(str(tmp_path / "none"), "ext4", (1, 3))
+        volume_of(str(tmp_path / "none"), "ext4", Dev(1, 3))
 
 
 @pytest.mark.parametrize("fstype", FSTYPES)

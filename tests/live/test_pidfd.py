@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fserr_bpf.live.pidfd import open_pidfd
+from fserr_bpf.tasks.pidfd import open_pidfd
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -30,6 +30,18 @@ def test_living_process() -> None:
             assert found is not None
             assert int(found[1]) == child.pid
         child.communicate()
+
+
+def test_only_the_tick_of_its_start_is_this_process() -> None:
+    """/proc shows no more of it; the field that the probe reads is the one that /proc shows."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    first = ticks * 1_000_000_000 // TICKS
+    last = first + 1_000_000_000 // TICKS - 1
+    for started in (first, last):
+        os.close(open_pidfd(os.getpid(), started))
+    for started in (first - 1, last + 1):
+        with pytest.raises(ProcessLookupError):
+            open_pidfd(os.getpid(), started)
 
 
 def test_other_process_with_the_number() -> None:

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import pytest
 
-from compare import mapper
-from compare.extents import first_physical
-from compare.faults.cutting import MKFS_OPTIONS
-from compare.mapper import Mapper, mapped
-from compare.scratch import Scratch, run, scratch
+from fserr_bpf_compare.faults import mapper
+from fserr_bpf_compare.faults.cutting import MKFS_OPTIONS
+from fserr_bpf_compare.faults.extents import first_physical
+from fserr_bpf_compare.faults.mapper import Mapper, mapped
+from fserr_bpf_compare.faults.scratch import Scratch, run, scratch
 from tests.live.conftest import loop_devices_below, mount_points_below, skip, wait_until
 from tests.live.postgresql import PostgreSQL, postgresql, programs
 from tests.live.watching_files import Watching, watching
@@ -147,7 +147,7 @@ def test_the_error_of_the_relation_comes_before_the_panic(
     if found is None:
         skip("PostgreSQL is not installed", expected=False)
     # without device-mapper everything behind fails too, but it is seldom used
-    by = fail if mapper.available() else cut
+    by = cut if mapper.unavailable() else fail
     with scratch(fstype, mkfs_options=_MKFS[fstype], size=_SIZE) as fs:
         fs.directory.chmod(0o755)
         on: AbstractContextManager[Mapper | None] = mapped(fs) if by is fail else nullcontext()

@@ -13,9 +13,14 @@ from typing import Any
 import pytest
 
 from fserr_bpf.cli.probes import EXIT_BLIND
-from fserr_bpf.live.fanotify import kernel_accepts_fs_error
-from fserr_bpf.live.loader import KPROBE_PMU
-from tests.live.conftest import kernel_version, skip
+from fserr_bpf.kernel.bpf import KPROBE_PMU
+from fserr_bpf.kernel.fanotify import kernel_accepts_fs_error
+from fserr_bpf.probes.cache import cache_folder, file_name
+from fserr_bpf.probes.target import Target
+from fserr_bpf_compare.machines.kernels import find
+from fserr_bpf_compare.machines.packages import ensure
+from fserr_bpf_compare.machines.programs import type_information
+from tests.live.conftest import IN_LAB, kernel_version, skip
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("file_systems")]
 
@@ -23,8 +28,11 @@ COMMAND = str(Path(sys.executable).with_name("fserr-bpf"))
 EXT4_EMITTERS = ("ext4_error", "ext4_error_inode", "ext4_error_file", "ext4_std_error")
 HIDDEN_ON_5_10 = {
     *("xfs_buf_verifier", "xfs_buf_ioerror", "xfs_inode_verifier", "xfs_shutdown"),
-    "btrfs_error",
+    *("xfs_corruption", "xfs_buf_corrupt", "xfs_end", "ext4_end"),
+    *("btrfs_error", "btrfs_device", "btrfs_end"),
 }
+# their modules are loaded by those who have such file systems
+RARE = re.compile("f2fs|fat|exfat|nilfs2|jfs")
 # enough to see everything that the kernel itself reports, and everything of 7.x
 SEEING = ("native", "fserror")
 
@@ -54,7 +62,11 @@ def test_json_tells_how_each_probe_is_attached(answer: tuple[int, dict[str, Any]
     for row in rows.values():
         assert bool(row["attached"]) == (row["reason"] is None), row
         assert row["streams"]
-    kinds = {name: [attached["as"] for attached in row["attached"]] for name, row in rows.items()}
+    kinds = {
+        name: [attached["as"] for attached in row["attached"]]
+        for name, row in rows.items()
+        if row["attached"] or not RARE.match(name)
+    }
     if report["kprobes"] and kernel_version() == (5, 10):
         # Debian's modules of that kernel have no type information
         assert {name for name, attached in kinds.items() if not attached} == HIDDEN_ON_5_10
@@ -93,7 +105,22 @@ def test_readme_says_how_this_kernel_is_seen(answer: tuple[int, dict[str, Any]])
     assert re.search(row, readme, re.MULTILINE), line
 
 
-@pytest.mark.usefixtures("fast_arming")
+def test_host_has_the_type_information_of_this_machine() -> None:
+    """From the bzImage and the modules, for what the lab compiles ahead."""
+    if not IN_LAB:
+        skip("only a machine of the lab has a host", expected=True)
+    folder = type_information(ensure(find(os.environ["FSERR_LAB"])))
+    if folder is None:
+        skip("the modules of this kernel have none", expected=kernel_version() == (5, 10))
+    names = {file.name for file in folder.iterdir()}
+    assert names >= {"vmlinux", "ext4", "xfs", "btrfs"}
+    for name in names:
+        assert (folder / name).read_bytes() == Path("/sys/kernel/btf", name).read_bytes(), name
+    key = Target.here(detail=False, places=False).key()
+    assert (cache_folder() / file_name(key)).exists()
+
+
+@pytest.mark.usefixtures("fast_attaching")
 @pytest.mark.parametrize("stream", ["native", "fserror", "proposed"])
 def test_table_and_exit_code_are_those_of_the_stream(stream: str) -> None:
     status, output = probes("--stream", stream)

@@ -8,23 +8,29 @@ import re
 
 import pytest
 
-from compare.faults.cutting import cut, last_victim, write_victims
-from compare.faults.fault import run_child
-from compare.scratch import scratch
-from fserr_bpf.codec.detail import Detail, Location, read_detail, read_location
 from fserr_bpf.codec.fanotify import Decoder
+from fserr_bpf.codec.proposed import (
+    DetailedError,
+    ErrorLocation,
+    read_detailed_error,
+    read_error_location,
+)
 from fserr_bpf.errors import MarkError, UsageError
-from fserr_bpf.live.armed import Armed
-from fserr_bpf.live.kallsyms import Kallsyms
+from fserr_bpf.group.statistics import DropReason
+from fserr_bpf.kernel.kallsyms import Kallsyms
 from fserr_bpf.model.event import FsErrorEvent
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
+from fserr_bpf.probes.attached import AttachedProbes
 from fserr_bpf.uapi.proposed import (
     FAN_REPORT_DETAILED_ERROR,
     FAN_REPORT_ERROR_LOCATION,
     ErrorKind,
 )
+from fserr_bpf_compare.faults.cutting import cut, last_victim, write_victims
+from fserr_bpf_compare.faults.fault import run_child
+from fserr_bpf_compare.faults.scratch import scratch
 from tests.live.conftest import BY_NAME, KernelLog, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
@@ -46,20 +52,20 @@ def events_of(monitor: Monitor, wanted: int) -> list[FsErrorEvent]:
     return events
 
 
-def details_in(event: FsErrorEvent) -> tuple[Detail, Location]:
+def details_in(event: FsErrorEvent) -> tuple[DetailedError, ErrorLocation]:
     detail, location = event.extra
-    details, place = read_detail(detail), read_location(location)
+    details, place = read_detailed_error(detail), read_error_location(location)
     assert details is not None
     assert place is not None
     return details, place
 
 
-def test_details_of_a_bad_buffer_are_those_of_the_kernel_log(armed: Armed) -> None:
+def test_details_of_a_bad_buffer_are_those_of_the_kernel_log(attached: AttachedProbes) -> None:
     fault = BY_NAME["xfs_dirblock"]
     with scratch("xfs") as fs, KernelLog() as log:
         fault.prepare(fs)
         marks = [Mark.filesystem(str(fs.mount_point))]
-        with Monitor(marks, armed=armed, flags=BOTH) as monitor, Kallsyms() as names:
+        with Monitor(marks, attached=attached, flags=BOTH) as monitor, Kallsyms() as names:
             fault.cause(fs)
             (event,) = events_of(monitor, 1)
             detail, location = details_in(event)
@@ -70,16 +76,16 @@ def test_details_of_a_bad_buffer_are_those_of_the_kernel_log(armed: Armed) -> No
     assert (detail.kind, detail.pos, detail.length) == (ErrorKind.METADATA, 0, 4096)
     assert (function, location, detail.block) == (
         said[1],
-        Location(said[2], 0),
+        ErrorLocation(said[2], 0),
         int(said[3], 16),
     )
 
 
-def test_the_bytes_without_the_flags_are_upstreams(armed: Armed) -> None:
+def test_the_bytes_without_the_flags_are_upstreams(attached: AttachedProbes) -> None:
     fault = BY_NAME["xfs_dirblock"]
     with scratch("xfs") as fs:
         fault.prepare(fs)
-        with Monitor([Mark.filesystem(str(fs.mount_point))], armed=armed) as monitor:
+        with Monitor([Mark.filesystem(str(fs.mount_point))], attached=attached) as monitor:
             fault.cause(fs)
             (event,) = events_of(monitor, 1)
     assert event.extra == ()
@@ -90,7 +96,7 @@ def test_details_are_the_proposed_streams_own() -> None:
         Monitor([Mark.filesystem("/")], Stream.NATIVE, flags=FAN_REPORT_DETAILED_ERROR)
 
 
-def test_inode_mark_hears_its_file_only(armed: Armed) -> None:
+def test_inode_mark_hears_its_file_only(attached: AttachedProbes) -> None:
     """A database and the writeback errors of its own files."""
     with scratch("xfs") as fs:
         write_victims(fs)
@@ -99,7 +105,7 @@ def test_inode_mark_hears_its_file_only(armed: Armed) -> None:
         assert other != path
 
         def fail(*marks: Mark) -> Monitor:
-            monitor = Monitor(marks, armed=armed)
+            monitor = Monitor(marks, attached=attached)
             with cut(fs, path):
                 dd = ("dd", "if=/dev/zero", f"of={path}", "bs=64k", "count=1")
                 assert run_child(*dd, "conv=notrunc,fsync", path=path).returncode == 1
@@ -114,7 +120,7 @@ def test_inode_mark_hears_its_file_only(armed: Armed) -> None:
         with fail(Mark.inode(other), Mark.inode(root)) as monitor:
             monitor.pump()
             assert len(monitor) == 0
-            assert monitor.statistics().not_marked > 0
+            assert monitor.statistics().dropped[DropReason.NOT_MARKED] > 0
 
 
 def test_inode_mark_where_there_are_no_handles() -> None:

@@ -6,13 +6,13 @@ import errno
 
 import pytest
 
-from compare.scratch import scratch
 from fserr_bpf.errors import MarkError
-from fserr_bpf.live.armed import Armed
-from fserr_bpf.live.fanotify import FanotifyGroup, kernel_accepts_fs_error
+from fserr_bpf.kernel.fanotify import FanotifyGroup, kernel_accepts_fs_error
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
+from fserr_bpf.probes.attached import AttachedProbes
+from fserr_bpf_compare.faults.scratch import scratch
 from tests.live.conftest import BY_NAME, skip
 from tests.live.test_faults import UUID_TEXT, event_bytes, ext4_fsid, ext4_handle
 
@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 
-def test_refused_mark_is_emulated_all_the_same(armed: Armed) -> None:
+def test_refused_mark_is_emulated_all_the_same(attached: AttachedProbes) -> None:
     """The bytes are laid out by hand."""
     if kernel_accepts_fs_error():
         skip("this kernel accepts the mark", expected=True)
@@ -36,7 +36,7 @@ def test_refused_mark_is_emulated_all_the_same(armed: Armed) -> None:
                 group.mark(path)
             assert isinstance(refused.value.__cause__, OSError)
             assert refused.value.__cause__.errno == errno.EINVAL
-        with Monitor([Mark.filesystem(path)], Stream.NATIVE, armed=armed) as monitor:
+        with Monitor([Mark.filesystem(path)], Stream.NATIVE, attached=attached) as monitor:
             pid = fault.cause(fs).pid
             seen = monitor.read()
             assert monitor.read() == b""

@@ -17,9 +17,17 @@ from typing import IO
 import msgpack
 import pytest
 
-from compare.scratch import run, scratch
 from fserr_bpf.errors import BccError, MarkError, OutputError, PrivilegeError, UsageError
-from tests.live.conftest import BY_NAME, kernel_version, skip, wait_until
+from fserr_bpf_compare.faults.scratch import run, scratch
+from fserr_bpf_compare.ready import Ready
+from tests.live.conftest import (
+    ATTACH_SECONDS,
+    BY_NAME,
+    kernel_version,
+    skip,
+    wait_until,
+    without_states,
+)
 from tests.live.test_faults import UUID_TEXT, event_bytes, ext4_fsid, ext4_handle
 
 pytestmark = pytest.mark.root
@@ -34,7 +42,7 @@ ARITHMETIC = (
 
 
 class Run:
-    """``fserr-bpf run`` that is armed; what it says on standard error is in a file."""
+    """``fserr-bpf run`` that is attached; what it says on standard error is in a file."""
 
     def __init__(self, process: subprocess.Popen[bytes], stderr: Path) -> None:
         self.process = process
@@ -88,16 +96,18 @@ def running(
 ) -> Iterator[Run]:
     stderr = tmp_path / "stderr"
     with (
+        Ready() as ready,
         stderr.open("wb") as file,
-        subprocess.Popen([*prefix, COMMAND, "run", *arguments], stdout=stdout, stderr=file) as p,
+        subprocess.Popen(
+            [*prefix, COMMAND, "run", *ready.options, *arguments],
+            stdout=stdout,
+            stderr=file,
+            pass_fds=ready.pass_fds,
+        ) as p,
     ):
         started = Run(p, stderr)
         try:
-            wait_until(
-                lambda: p.poll() is not None or "fserr-bpf: watching" in "".join(started.lines()),
-                "the probes to be armed",
-            )
-            assert p.poll() is None, started.lines()
+            assert ready.wait(ATTACH_SECONDS), started.lines()
             yield started
         finally:
             p.kill()
@@ -131,9 +141,9 @@ def require_exact_pid() -> None:
 def test_unprivileged_raw_stream_can_be_decoded_live(
     scratch_space: Path, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
-    """The one test of this file that the lab runs too: arming is slow there.
+    """The one test of this file that the lab runs too: attaching is slow there.
 
-    What the start costs is recorded for the table of compare/matrix.py.
+    What the start costs is recorded for the table of `make test-vm`.
     """
     with scratch("ext4") as fs:
         BAD_INODE.prepare(fs)
@@ -149,7 +159,7 @@ def test_unprivileged_raw_stream_can_be_decoded_live(
             ExitStack() as cleanup,
         ):
             cleanup.callback(decoder.kill)
-            record_testsuite_property("armed_seconds", round(time.monotonic() - begin, 1))
+            record_testsuite_property("attach_seconds", round(time.monotonic() - begin, 1))
             record_testsuite_property("rss_kib", monitor.status("VmRSS").removesuffix(" kB"))
             assert monitor.process.stdout is not None
             assert decoder.stdout is not None
@@ -173,7 +183,7 @@ def test_unprivileged_raw_stream_can_be_decoded_live(
         assert event["pid"] == caused.pid
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 @pytest.mark.parametrize(
     ("form", "number"),
     [
@@ -208,7 +218,12 @@ def test_every_format_until_a_signal(
             output.decode(),
         )
         return
-    event = json.loads(output) if form == "json" else msgpack.unpackb(output)
+    if form == "json":
+        (event,) = without_states(output)
+    else:
+        unpacker = msgpack.Unpacker()
+        unpacker.feed(output)
+        (event,) = (each for each in unpacker if each["type"] != "state")
     handle = ino + generation
     assert event["handle"]["f_handle"] == (handle.hex() if form == "json" else handle)
     assert (event["errno"], event["error_count"], event["pid"]) == ("EFSCORRUPTED", 1, pid)
@@ -219,19 +234,21 @@ def test_every_format_until_a_signal(
 # how it ends
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_reader_that_leaves_ends_it_with_what_it_missed(scratch_space: Path) -> None:
     with (
         scratch("ext4") as fs,
         running(scratch_space, "--format", "json", str(fs.mount_point)) as monitor,
     ):
         assert monitor.process.stdout is not None
+        monitor.process.stdout.readline()  # its state
         with monitor.held():
             for _ in range(2):
                 TRIGGER.cause(fs)
             monitor.process.stdout.close()
         assert monitor.process.wait(60) == OutputError.exit_code
-        *_, first, second, account, last = monitor.lines()
+        told = (line for line in monitor.lines() if "state of " not in line)
+        *_, first, second, account, last = told
     assert all("EFSCORRUPTED 117" in line for line in (first, second))
     assert account == monitor.arithmetic()
     assert "2 output failed" in account
@@ -239,7 +256,7 @@ def test_reader_that_leaves_ends_it_with_what_it_missed(scratch_space: Path) -> 
     assert last.startswith("fserr-bpf: the reader of standard output has gone; ")
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_reader_that_leaves_is_noticed_without_an_error(scratch_space: Path) -> None:
     with scratch("ext4") as fs, running(scratch_space, str(fs.mount_point)) as monitor:
         assert monitor.process.stdout is not None
@@ -259,7 +276,7 @@ def small_disk(scratch_space: Path) -> Iterator[Path]:
     run("umount", str(disk))
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_full_disk_holds_whole_records_and_the_rest_is_said(
     scratch_space: Path, small_disk: Path
 ) -> None:
@@ -276,7 +293,7 @@ def test_full_disk_holds_whole_records_and_the_rest_is_said(
         *_, last = monitor.lines()
     assert last.startswith(f"fserr-bpf: {file}: No space left on device; ")
     assert file.read_bytes().endswith(b"\n")
-    written = [json.loads(line)["pid"] for line in file.read_text().splitlines()]
+    written = [event["pid"] for event in without_states(file.read_bytes())]
     said = [int(found[1]) for line in monitor.lines() if (found := re.search(r"sh\[(\d+)\]", line))]
     assert written
     assert said
@@ -288,7 +305,7 @@ def test_full_disk_holds_whole_records_and_the_rest_is_said(
 # what it costs and what it may do
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_with_paths_no_capability_is_kept(scratch_space: Path) -> None:
     with scratch("ext4") as fs, running(scratch_space, str(fs.mount_point)) as monitor:
         wait_until(lambda: monitor.status("NoNewPrivs") == "1", "no new privileges")
@@ -299,7 +316,7 @@ def test_with_paths_no_capability_is_kept(scratch_space: Path) -> None:
         assert b"EFSCORRUPTED 117" in monitor.process.stdout.readline()
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_idle_means_no_wake_up(scratch_space: Path) -> None:
     """A mount namespace of its own keeps out the mounts of others, which do wake it.
 
@@ -355,24 +372,26 @@ def test_without_root_it_says_so(paths: list[str]) -> None:
     assert status == PrivilegeError.exit_code
 
 
-@pytest.mark.usefixtures("fast_arming")
-def test_wrong_bcc_is_told_from_the_right_one(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("fast_attaching")
+def test_wrong_bcc_is_recognised(tmp_path: Path) -> None:
     """PyPI has an unrelated package of that name."""
     (tmp_path / "bcc").mkdir()
     (tmp_path / "bcc/__init__.py").touch()
-    status, line = refused(COMMAND, "run", "/", environment={"PYTHONPATH": str(tmp_path)})
+    environment = {"PYTHONPATH": str(tmp_path), "CACHE_DIRECTORY": str(tmp_path / "cache")}
+    status, line = refused(COMMAND, "run", "/", environment=environment)
     assert f"{tmp_path}/bcc/__init__.py is not the BPF Compiler Collection" in line
     assert "python3-bpfcc" in line
     assert status == BccError.exit_code
 
 
-@pytest.mark.usefixtures("fast_arming")
-def test_missing_bcc_is_told(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("fast_attaching")
+def test_missing_bcc_is_reported(tmp_path: Path) -> None:
     """A sitecustomize takes the folders away in which Debian has it."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nsys.path = [path for path in sys.path if 'dist-packages' not in path]\n"
     )
-    status, line = refused(COMMAND, "run", "/", environment={"PYTHONPATH": str(tmp_path)})
+    environment = {"PYTHONPATH": str(tmp_path), "CACHE_DIRECTORY": str(tmp_path / "cache")}
+    status, line = refused(COMMAND, "run", "/", environment=environment)
     assert "No module named 'bcc'" in line
     assert "python3-bpfcc" in line
     assert status == BccError.exit_code

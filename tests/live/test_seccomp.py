@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fserr_bpf.errors import KernelError
-from fserr_bpf.live.seccomp import Listener, Notification, install_filter
+from fserr_bpf.tasks.seccomp import Listener, Notification, install_filter
 from tests.c_reader import COMPILER
 from tests.live.conftest import kernel_version, wait_until
 from tests.live.taken import compile_client, descriptors, taken

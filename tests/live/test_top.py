@@ -18,8 +18,9 @@ import pytest
 
 pytest.importorskip("rich")
 
-from compare.scratch import Scratch, run, scratch
-from tests.live.conftest import BY_NAME, KernelLog, kernel_version, wait_until
+from fserr_bpf_compare.faults.scratch import Scratch, run, scratch
+from fserr_bpf_compare.ready import Ready
+from tests.live.conftest import ATTACH_SECONDS, BY_NAME, KernelLog, kernel_version, wait_until
 from tests.live.top_terminal import COMMAND, Terminal, top_in_terminal
 
 pytestmark = pytest.mark.root
@@ -33,19 +34,21 @@ ACCOUNT = r"beforefserr-bpf: \d+ errors seen = {} delivered \+ 0 merged \+ .*; 0
 
 @contextmanager
 def top_once(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """``top --once`` that is armed and would watch for a day."""
+    """``top --once`` that is attached and would watch for a day."""
     said = tmp_path / "said"
     with (
+        Ready() as ready,
         said.open("w") as stderr,
         subprocess.Popen(
-            [COMMAND, "top", "--once", "--interval", "86400", *arguments],
+            [COMMAND, "top", "--once", "--interval", "86400", *ready.options, *arguments],
             stdout=subprocess.PIPE,
             stderr=stderr,
+            pass_fds=ready.pass_fds,
             text=True,
         ) as process,
     ):
         try:
-            wait_until(lambda: "watching" in said.read_text(), "the probes to be armed")
+            assert ready.wait(ATTACH_SECONDS), said.read_text()
             yield process
         finally:
             process.kill()
@@ -74,7 +77,7 @@ def place_in(log: KernelLog, fs: Scratch) -> tuple[str, int]:
 
 
 def test_exact_counts_of_real_errors(scratch_space: Path) -> None:
-    """The one test of this file for the lab, where arming is slow."""
+    """The one test of this file for the lab, where attaching is slow."""
     with scratch("ext4") as ext4, scratch("ext4") as quiet, KernelLog() as log:
         BAD_INODE.prepare(ext4)
         paths = [str(fs.mount_point) for fs in (ext4, quiet)]
@@ -110,7 +113,7 @@ def test_exact_counts_of_real_errors(scratch_space: Path) -> None:
     assert report["missed"] == {}
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_text_for_people_and_the_end_of_the_interval(scratch_space: Path) -> None:
     with scratch("xfs") as fs:
         done = subprocess.run(
@@ -121,11 +124,15 @@ def test_text_for_people_and_the_end_of_the_interval(scratch_space: Path) -> Non
             check=False,
         )
         assert done.returncode == 0
-        assert done.stdout.splitlines() == [
+        first, *blind, empty, heads, row, between, last = done.stdout.splitlines()
+        if blind:  # of one reason, folded
+            assert " ".join(blind).startswith("cannot see corruption that XFS finds outside")
+        assert [first, empty, heads, row, between, last] == [
             "fserr-bpf top   0 errors on 0 of 1 file systems               proposed, by count",
             "",
-            " ERRORS  LAST      DEVICE    TYPE          MOUNT POINT",
-            f"      0  -         {fs.device_name:<8}  xfs           {shown(fs.mount_point)}",
+            " ERRORS  LAST      DEVICE    STATE           TYPE      MOUNT POINT",
+            f"      0  -         {fs.device_name:<8}  ok              xfs       "
+            f"{shown(fs.mount_point)}",
             "",
             "no errors yet",
         ]
@@ -151,7 +158,7 @@ def moved(fs: Scratch, place: Path) -> Iterator[None]:
         run("umount", os.fspath(place))
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_hostile_names_in_json_and_on_the_screen(
     scratch_space: Path, hostile: Path, tmp_path: Path
 ) -> None:
@@ -174,7 +181,7 @@ def test_hostile_names_in_json_and_on_the_screen(
 # for people
 
 
-def shown(path: Path, width: int = 37) -> str:
+def shown(path: Path, width: int = 25) -> str:
     """``path`` as the view has it, in so many columns."""
     text = str(path)
     end = (width - 1) // 2
@@ -186,7 +193,7 @@ def rows(lines: list[str], device: str) -> list[list[str]]:
     return [line.split() for line in lines if device in line.split()]
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 @pytest.mark.parametrize("key", ["q", "C-c", "C-d"])
 def test_view_follows_errors_and_gives_the_terminal_back(key: str, scratch_space: Path) -> None:
     with scratch("ext4") as ext4, scratch("xfs") as xfs, KernelLog() as log:
@@ -199,12 +206,13 @@ def test_view_follows_errors_and_gives_the_terminal_back(key: str, scratch_space
             second = TRIGGER.cause(ext4)
             function, line = place_in(log, ext4)
             DIRBLOCK.cause(xfs)
-            lines = terminal.wait_for("3 errors on 2 of 2 file systems")
+            terminal.wait_for("3 errors on 2 of 2 file systems")
+            lines = terminal.wait_for("  errors ")  # the state is asked after the error
             assert lines[-1] == "q quit   c by count   t by time   p pause"
             file_system, site, newest, oldest = rows(lines, ext4.device_name)
             assert (file_system[0], file_system[2:]) == (
                 "2",
-                [ext4.device_name, "ext4", shown(ext4.mount_point)],
+                [ext4.device_name, "errors", "ext4", shown(ext4.mount_point)],
             )
             place = f"{function}:{line}"
             assert (site[0], site[2:]) == ("2", [ext4.device_name, "EFSCORRUPTED", place])
@@ -213,7 +221,8 @@ def test_view_follows_errors_and_gives_the_terminal_back(key: str, scratch_space
                 assert event[2:-1] == [ext4.device_name, "EFSCORRUPTED", "superblock"]
                 if kernel_version() < (7, 0):
                     assert event[-1] == f"sh[{caused.pid}]"
-            assert [row[3] for row in rows(lines, xfs.device_name)] == ["xfs", *["EFSBADCRC"] * 2]
+            assert [row[4] for row in rows(lines, xfs.device_name)][:1] == ["xfs"]
+            assert [row[3] for row in rows(lines, xfs.device_name)][1:] == ["EFSBADCRC"] * 2
             terminal.press("t")
             by_time = terminal.wait_for("proposed, by time")
             assert by_time.index(next(line for line in by_time if xfs.device_name in line)) == (
@@ -226,7 +235,7 @@ def test_view_follows_errors_and_gives_the_terminal_back(key: str, scratch_space
     assert {"icanon", "echo", "isig"} <= set(settings.split())
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_paused_view_stands_still_and_errors_are_counted(scratch_space: Path) -> None:
     with (
         scratch("ext4") as fs,
@@ -246,14 +255,14 @@ def test_paused_view_stands_still_and_errors_are_counted(scratch_space: Path) ->
         assert terminal.wait_for_end()[0] == 0
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_every_size_is_filled(scratch_space: Path) -> None:
     """Without errors there are no ages, so that nothing but the new size makes it draw."""
     with (
         scratch("ext4") as fs,
         top_in_terminal(scratch_space, str(fs.mount_point)) as terminal,
     ):
-        for columns, lines, room in ((120, 40, 77), (60, 15, 31), (40, 10, 21), (80, 24, 37)):
+        for columns, lines, room in ((120, 40, 65), (60, 15, 25), (40, 10, 21), (80, 24, 25)):
             screen = terminal.resize(columns, lines, "0 errors")
             (row,) = rows(screen, fs.device_name)
             assert row[-1] == shown(fs.mount_point, room)
@@ -261,7 +270,7 @@ def test_every_size_is_filled(scratch_space: Path) -> None:
         assert terminal.wait_for_end()[0] == 0
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_with_detail_the_file_is_named(scratch_space: Path) -> None:
     with scratch("ext4") as fs:
         BAD_EXTENT.prepare(fs)
@@ -275,23 +284,24 @@ def test_with_detail_the_file_is_named(scratch_space: Path) -> None:
             assert terminal.wait_for_end()[0] == 0
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_unmounted_file_system_stays_with_its_errors(scratch_space: Path) -> None:
     with (
         scratch("ext4") as fs,
-        top_in_terminal(scratch_space, str(fs.mount_point), columns=120) as terminal,
+        top_in_terminal(scratch_space, str(fs.mount_point), columns=160) as terminal,
     ):
         TRIGGER.cause(fs)
         terminal.wait_for("1 errors")
         fs.unmount()
-        lines = terminal.wait_for("(unmounted)")
-        assert f"no longer watching {fs.mount_point}: unmounted" in lines
+        # the last that is drawn: tmux may show a screen that is half new
+        lines = terminal.wait_for(f"no longer watching {fs.mount_point}: unmounted")
+        assert any("(unmounted)" in line for line in lines)
         assert rows(lines, fs.device_name)[0][0] == "1"
         terminal.press("q")
         assert terminal.wait_for_end()[0] == 0
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_colour_only_where_it_is_wanted(scratch_space: Path) -> None:
     red = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
     with scratch("ext4") as fs:
@@ -305,7 +315,7 @@ def test_colour_only_where_it_is_wanted(scratch_space: Path) -> None:
                 assert terminal.wait_for_end()[0] == 0
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_dumb_terminal_gets_one_drawing_below_the_other(scratch_space: Path) -> None:
     with (
         scratch("ext4") as fs,
@@ -321,7 +331,7 @@ def test_dumb_terminal_gets_one_drawing_below_the_other(scratch_space: Path) -> 
         assert terminal.wait_for_end()[0] == 0
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_signals_end_it_cleanly(scratch_space: Path) -> None:
     with scratch("ext4") as fs:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
@@ -333,7 +343,7 @@ def test_signals_end_it_cleanly(scratch_space: Path) -> None:
             assert {"icanon", "echo", "isig"} <= set(settings.split())
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 def test_it_does_not_outlive_its_terminal(scratch_space: Path) -> None:
     with (
         scratch("ext4") as fs,
@@ -345,7 +355,7 @@ def test_it_does_not_outlive_its_terminal(scratch_space: Path) -> None:
         wait_until(lambda: not process.exists(), "the command to end with its terminal")
 
 
-@pytest.mark.usefixtures("fast_arming")
+@pytest.mark.usefixtures("fast_attaching")
 @pytest.mark.parametrize("errors", [0, 1])
 def test_wakes_up_for_ages_only(scratch_space: Path, errors: int) -> None:
     """A mount namespace of its own keeps out the mounts of others, which do wake it.

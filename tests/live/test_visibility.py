@@ -10,23 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from compare.scratch import run
-from fserr_bpf.live.armed import Armed
+from fserr_bpf.group.statistics import DropReason
 from fserr_bpf.model.mark import Mark
 from fserr_bpf.model.stream import Stream
+from fserr_bpf.probes.attached import AttachedProbes
+from fserr_bpf_compare.faults.scratch import run
 from tests.live.hearing import Ears, deep, fail_writes, ino, require_subvolumes, two_victims
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
 
 
 @pytest.fixture(scope="module")
-def placed(file_systems: None) -> Iterator[Armed]:
-    with Armed([Stream.PROPOSED], places=True) as armed:
-        yield armed
+def placed(file_systems: None) -> Iterator[AttachedProbes]:
+    with AttachedProbes([Stream.PROPOSED], places=True) as attached:
+        yield attached
 
 
 @pytest.mark.parametrize("fstype", ["ext4", "xfs", "btrfs"])
-def test_each_kind_hears_its_part(fstype: str, placed: Armed) -> None:
+def test_each_kind_hears_its_part(fstype: str, placed: AttachedProbes) -> None:
     require_subvolumes(fstype, placed)
     with (
         two_victims(fstype) as (fs, inside, outside),
@@ -42,8 +43,8 @@ def test_each_kind_hears_its_part(fstype: str, placed: Armed) -> None:
     ):
         fail_writes(fs, inside, outside)
         here, there = ino(inside), ino(outside)
-        heard = ears.after(here, there)
-        unheard = ears.statistics("subtree").not_marked
+        heard = ears.files_after(here, there)
+        unheard = ears.statistics("subtree").dropped[DropReason.NOT_MARKED]
     assert heard == {
         "all": {here, there},
         "subtree": {here},
@@ -55,7 +56,7 @@ def test_each_kind_hears_its_part(fstype: str, placed: Armed) -> None:
     assert unheard > 0
 
 
-def test_where_a_file_is_at_that_moment_counts(placed: Armed) -> None:
+def test_where_a_file_is_at_that_moment_counts(placed: AttachedProbes) -> None:
     with (
         two_victims("xfs") as (fs, inside, outside),
         Ears(placed, [fs.mount_point], subtree=Mark.subtree(str(inside.parent))) as ears,
@@ -67,11 +68,11 @@ def test_where_a_file_is_at_that_moment_counts(placed: Armed) -> None:
         # after the errors, before they are judged
         moved.rename(inside)
         came.rename(outside)
-        heard = ears.after(here, there)
+        heard = ears.files_after(here, there)
     assert heard == {"all": {here, there}, "subtree": {there}}
 
 
-def test_a_marked_directory_is_followed_to_its_new_name(placed: Armed) -> None:
+def test_a_marked_directory_is_followed_to_its_new_name(placed: AttachedProbes) -> None:
     with (
         two_victims("xfs") as (fs, inside, outside),
         Ears(placed, [fs.mount_point], subtree=Mark.subtree(str(inside.parent))) as ears,
@@ -81,11 +82,11 @@ def test_a_marked_directory_is_followed_to_its_new_name(placed: Armed) -> None:
         (fs.mount_point / "inside").mkdir()  # another directory of the old name
         other = outside.rename(fs.mount_point / "inside" / "victim")
         fail_writes(fs, folder / "victim", other)
-        heard = ears.after(here, there)
+        heard = ears.files_after(here, there)
     assert heard == {"all": {here, there}, "subtree": {here}}
 
 
-def test_any_name_of_a_hard_linked_file_may_be_inside(placed: Armed) -> None:
+def test_any_name_of_a_hard_linked_file_may_be_inside(placed: AttachedProbes) -> None:
     with two_victims("xfs") as (fs, inside, outside):
         linked = outside.parent / "link of inside"
         linked.hardlink_to(inside)
@@ -95,43 +96,43 @@ def test_any_name_of_a_hard_linked_file_may_be_inside(placed: Armed) -> None:
             here, there = ino(inside), ino(outside)
             fail_writes(fs, linked, names=[inside])
             fail_writes(fs, outside, names=[second])
-            heard = ears.after(here, there)
-            unknown = ears.statistics("subtree").place_unknown
+            heard = ears.files_after(here, there)
+            unknown = ears.statistics("subtree").dropped[DropReason.PLACE_UNKNOWN]
     assert heard == {"all": {here, there}, "subtree": {here}}
     assert unknown == 0
 
 
-def test_a_name_that_the_kernel_has_forgotten_may_be_anywhere(placed: Armed) -> None:
+def test_a_name_that_the_kernel_has_forgotten_may_be_anywhere(placed: AttachedProbes) -> None:
     with two_victims("xfs") as (fs, inside, outside):
         (outside.parent / "link of inside").hardlink_to(inside)
         fs.remount_fresh()
         with Ears(placed, [fs.mount_point], subtree=Mark.subtree(str(inside.parent))) as ears:
             here = ino(outside.parent / "link of inside")
             fail_writes(fs, outside.parent / "link of inside")
-            heard = ears.after(here)
+            heard = ears.files_after(here)
             statistics = ears.statistics("subtree")
             news = ears.groups["subtree"].news
     assert heard == {"all": {here}, "subtree": set()}
-    assert statistics.place_unknown == statistics.seen > 0
+    assert statistics.dropped[DropReason.PLACE_UNKNOWN] == statistics.seen > 0
     assert news == [
-        f"an error on {fs.device_name} is not delivered: it is not known where it happened; "
-        "more of them are counted only"
+        f"{fs.device_name}: dropped an error whose location is unknown; "
+        "further ones are only counted"
     ]
 
 
-def test_a_removed_name_does_not_count_while_there_is_another(placed: Armed) -> None:
+def test_a_removed_name_does_not_count_while_there_is_another(placed: AttachedProbes) -> None:
     with two_victims("xfs") as (fs, inside, outside):
         linked = outside.parent / "link of inside"
         linked.hardlink_to(inside)
         with Ears(placed, [fs.mount_point], subtree=Mark.subtree(str(inside.parent))) as ears:
             here = ino(linked)
             fail_writes(fs, inside, how="unlinked", names=[linked])
-            heard = ears.after(here)
+            heard = ears.files_after(here)
     assert heard == {"all": {here}, "subtree": set()}
 
 
 @pytest.mark.parametrize("fstype", ["ext4", "xfs", "btrfs"])
-def test_a_deleted_file_is_where_it_was_deleted(fstype: str, placed: Armed) -> None:
+def test_a_deleted_file_is_where_it_was_deleted(fstype: str, placed: AttachedProbes) -> None:
     require_subvolumes(fstype, placed)
     with (
         two_victims(fstype) as (fs, inside, outside),
@@ -139,12 +140,12 @@ def test_a_deleted_file_is_where_it_was_deleted(fstype: str, placed: Armed) -> N
     ):
         here, there = ino(inside), ino(outside)
         fail_writes(fs, inside, outside, how="unlinked")
-        heard = ears.after(here, there)
+        heard = ears.files_after(here, there)
     assert heard == {"all": {here, there}, "subtree": {here}}
 
 
 def test_a_bind_mount_of_a_directory_hears_nothing_of_what_is_outside(
-    placed: Armed, scratch_space: Path
+    placed: AttachedProbes, scratch_space: Path
 ) -> None:
     bound = scratch_space / "bound"
     bound.mkdir()
@@ -160,13 +161,13 @@ def test_a_bind_mount_of_a_directory_hears_nothing_of_what_is_outside(
                 here, there = ino(inside), ino(outside)
                 # through either mount: what counts is what can be reached
                 fail_writes(fs, bound / "victim", outside)
-                heard = ears.after(here, there)
+                heard = ears.files_after(here, there)
         finally:
             run("umount", str(bound))
     assert heard == {"all": {here, there}, "mount": {here}, "whole": {here, there}}
 
 
-def test_file_systems_mounted_below_are_not_part_of_a_subtree(placed: Armed) -> None:
+def test_file_systems_mounted_below_are_not_part_of_a_subtree(placed: AttachedProbes) -> None:
     with two_victims("ext4") as (fs, inside, _), two_victims("xfs") as (lower, _, within):
         point = inside.parent / "point"
         point.mkdir()
@@ -177,14 +178,14 @@ def test_file_systems_mounted_below_are_not_part_of_a_subtree(placed: Armed) -> 
                 here, there = ino(inside), ino(within)
                 fail_writes(fs, inside)
                 fail_writes(lower, point / "outside" / "victim")
-                heard = ears.after(here, there)
+                heard = ears.files_after(here, there)
         finally:
             run("umount", str(point))
     assert heard == {"all": {here, there}, "subtree": {here}}
 
 
 @pytest.mark.parametrize("levels", [21, 22, 23, 60])
-def test_a_deep_tree(levels: int, placed: Armed) -> None:
+def test_a_deep_tree(levels: int, placed: AttachedProbes) -> None:
     """24 folders are in the record, the root of the file system among them."""
     with two_victims("xfs") as (fs, inside, outside):
         lower = inside.rename(deep(inside.parent, levels) / "victim")
@@ -194,7 +195,7 @@ def test_a_deep_tree(levels: int, placed: Armed) -> None:
             fail_writes(fs, lower, other)
             # looked up again: a device that changes makes 5.10 forget the names
             here, there = ino(lower), ino(other)
-            heard = ears.after(here, there)
-            unknown = ears.statistics("subtree").place_unknown
+            heard = ears.files_after(here, there)
+            unknown = ears.statistics("subtree").dropped[DropReason.PLACE_UNKNOWN]
     assert heard == {"all": {here, there}, "subtree": {here}}
     assert unknown == 0

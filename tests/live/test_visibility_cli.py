@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from compare.scratch import scratch
 from fserr_bpf.errors import MarkError, UsageError
-from fserr_bpf.live.loader import KPROBE_PMU
-from tests.live.conftest import BY_NAME, wait_until
+from fserr_bpf.kernel.bpf import KPROBE_PMU
+from fserr_bpf_compare.faults.scratch import scratch
+from tests.live.conftest import BY_NAME, wait_until, without_states
 from tests.live.hearing import container, deep, fail_writes, ino, two_victims
 from tests.live.test_run_cli import COMMAND, Run, refused, running
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space", "fast_arming")]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space", "fast_attaching")]
 BAD_EXTENT = BY_NAME["ext4_bad_extent"]
 
 
@@ -24,7 +23,7 @@ def ended(monitor: Run, device: str) -> list[int]:
     """Inode numbers of the errors on ``device`` that it wrote as JSON, 0 for the superblock."""
     status, output = monitor.end(signal.SIGTERM)
     assert status == 0
-    origins = [json.loads(line)["origin"] for line in output.splitlines()]
+    origins = [event["origin"] for event in without_states(output)]
     return [origin["ino"] for origin in origins if origin["device"] == device]
 
 
@@ -43,7 +42,7 @@ def test_marks_and_the_arithmetic(scratch_space: Path) -> None:
         arguments = ["--mark", f"subtree:{inside.parent}", "--ignore", f"inode:{fs.mount_point}"]
         with running(scratch_space, "--format", "json", *arguments) as monitor:
             first = monitor.lines()[0]
-            # arming is over: no right is left but that to look for handles, elsewhere
+            # attaching is over: no right is left but that to look for handles, elsewhere
             assert int(monitor.status("CapEff"), 16) == 0
             fail_writes(fs, inside, low)
             numbers = ended(monitor, fs.device_name)
@@ -57,9 +56,10 @@ def test_marks_and_the_arithmetic(scratch_space: Path) -> None:
     assert dropped == seen - delivered - merged > 0
 
 
+@pytest.mark.parametrize("detail", [[], ["--detail"]])
 @pytest.mark.parametrize("user", [None, "nobody"])
-def test_the_process_that_is_asked_has_one_right_or_none(
-    user: str | None, scratch_space: Path
+def test_the_processes_that_are_asked_have_one_right_or_none(
+    user: str | None, detail: list[str], scratch_space: Path
 ) -> None:
     """Without kprobes ext4's own errors need it; with --user their place is not known."""
     with scratch("ext4", mkfs_options=BAD_EXTENT.mkfs_options) as fs:
@@ -67,12 +67,13 @@ def test_the_process_that_is_asked_has_one_right_or_none(
         inside = fs.mount_point / "inside"
         inside.mkdir()
         victim = (fs.mount_point / "victim").rename(inside / "victim")
-        arguments = ["--mark", f"subtree:{inside}", "--format", "json"]
+        arguments = ["--mark", f"subtree:{inside}", "--format", "json", *detail]
         with running(scratch_space, *arguments, *(["--user", user] if user else [])) as monitor:
             right = 0 if user else 1 << 2  # CAP_DAC_READ_SEARCH
             wait_until(
-                lambda: [int(held, 16) for held in children(monitor).values()] == [right],
-                "the process to have given up its rights",
+                # that for places, and that for states
+                lambda: [int(held, 16) for held in children(monitor).values()] == [right] * 2,
+                "the processes to have given up their rights",
             )
             subprocess.run(["xfs_io", "-r", "-c", "seek -d 0", victim], check=False)
             numbers = ended(monitor, fs.device_name)

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from compare.faults.fault import run_child
-from compare.scratch import Scratch, run, scratch
-from fserr_bpf.live.armed import Armed
+from fserr_bpf.group.statistics import DropReason
 from fserr_bpf.model.event import FsErrorEvent
 from fserr_bpf.model.mark import Mark, MarkKind, SuperblockErrors
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
-from tests.live.conftest import BY_NAME, DEADLINE_SECONDS, require_seen, wait_until
+from fserr_bpf.probes.attached import AttachedProbes
+from fserr_bpf_compare.faults.fault import run_child
+from fserr_bpf_compare.faults.scratch import Scratch, run, scratch
+from tests.live.conftest import BY_NAME, DEADLINE_SECONDS, child_running, require_seen
 from tests.live.hearing import Ears, Options, deep, fail_writes, ino, two_victims
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
@@ -30,9 +31,9 @@ TRIGGER = BY_NAME["ext4_trigger"]
 
 
 @pytest.fixture(scope="module")
-def placed(file_systems: None) -> Iterator[Armed]:
-    with Armed([Stream.PROPOSED], places=True) as armed:
-        yield armed
+def placed(file_systems: None) -> Iterator[AttachedProbes]:
+    with AttachedProbes([Stream.PROPOSED], places=True) as attached:
+        yield attached
 
 
 def seek(path: Path) -> None:
@@ -58,7 +59,7 @@ def bad_extent(*folders: str) -> Iterator[tuple[Scratch, list[Path]]]:
 # where the probe had no inode: without kprobes all of ext4
 
 
-def test_ext4_metadata(placed: Armed) -> None:
+def test_ext4_metadata(placed: AttachedProbes) -> None:
     with bad_extent("inside") as (fs, (victim,)):
         (fs.mount_point / "outside").mkdir()
         with Ears(
@@ -71,14 +72,14 @@ def test_ext4_metadata(placed: Armed) -> None:
             here = ino(victim)
             seek(victim)
             heard = ears.after(here)
-            unknown = ears.statistics("outside").place_unknown
+            unknown = ears.statistics("outside").dropped[DropReason.PLACE_UNKNOWN]
             fs.unmount()  # nothing keeps it busy, also not the process that was asked
             fs.mount()
     assert heard == {"all": {here}, "subtree": {here}, "outside": set(), "inode": {here}}
     assert unknown == 0
 
 
-def test_ext4_metadata_of_a_deleted_file(placed: Armed) -> None:
+def test_ext4_metadata_of_a_deleted_file(placed: AttachedProbes) -> None:
     with bad_extent("inside") as (fs, (victim,)):
         (fs.mount_point / "outside").mkdir()
         marks = {
@@ -93,7 +94,7 @@ def test_ext4_metadata_of_a_deleted_file(placed: Armed) -> None:
     assert heard == {"all": {here}, "subtree": {here}, "outside": set()}
 
 
-def test_ext4_metadata_of_a_hard_linked_file(placed: Armed) -> None:
+def test_ext4_metadata_of_a_hard_linked_file(placed: AttachedProbes) -> None:
     """The names that the process finds are one; without kprobes the other may be anywhere."""
     with bad_extent("inside", "outside") as (fs, (victim, link)):
         marks = {"subtree": Mark.subtree(str(victim.parent))}
@@ -107,10 +108,10 @@ def test_ext4_metadata_of_a_hard_linked_file(placed: Armed) -> None:
         assert heard == {"all": {here}, "subtree": {here}}
     else:
         assert heard["subtree"] <= {here}
-        assert bool(heard["subtree"]) != bool(statistics.place_unknown)
+        assert bool(heard["subtree"]) != bool(statistics.dropped[DropReason.PLACE_UNKNOWN])
 
 
-def test_an_inode_that_is_bad_itself_is_not_touched(placed: Armed) -> None:
+def test_an_inode_that_is_bad_itself_is_not_touched(placed: AttachedProbes) -> None:
     fault = BY_NAME["xfs_inode"]
     require_seen(fault, placed)
     with scratch("xfs") as fs:
@@ -122,7 +123,7 @@ def test_an_inode_that_is_bad_itself_is_not_touched(placed: Armed) -> None:
             ears.until(lambda: bool(ears.heard["all"]), "the error")
             first = list(ears.heard["all"])
             heard = ears.after()
-            unknown = ears.statistics("subtree").place_unknown
+            unknown = ears.statistics("subtree").dropped[DropReason.PLACE_UNKNOWN]
             inodes = {number for number in heard["all"] if number}
     assert heard["subtree"] == set()
     assert unknown == len([number for number in first if number]) > 0
@@ -135,21 +136,11 @@ def test_an_inode_that_is_bad_itself_is_not_touched(placed: Armed) -> None:
 
 def asked_process() -> int:
     """The one process that is asked for places."""
-    found: list[int] = []
-
-    def runs() -> bool:
-        for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-            if b"fserr_bpf.visibility.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(int(pid))
-        return bool(found)
-
-    wait_until(runs, "the process that is asked")
-    (process,) = found
-    return process
+    return child_running(os.getpid(), "fserr_bpf.helper.worker")
 
 
 @contextmanager
-def undecided(placed: Armed) -> Iterator[tuple[Scratch, Ears, Path, Path]]:
+def undecided(placed: AttachedProbes) -> Iterator[tuple[Scratch, Ears, Path, Path]]:
     """Two files in a marked directory, the first too deep for the record."""
     with two_victims("xfs") as (fs, inside, outside):
         low = inside.rename(deep(inside.parent, 30) / "victim")
@@ -163,7 +154,7 @@ def heard_by_all(ears: Ears, *inodes: int) -> None:
     ears.until(lambda: set(inodes) <= set(ears.heard["all"]), "the errors")
 
 
-def test_order_is_kept_and_nobody_else_waits(placed: Armed) -> None:
+def test_order_is_kept_and_nobody_else_waits(placed: AttachedProbes) -> None:
     with undecided(placed) as (fs, ears, low, high):
         fail_writes(fs, low, high)
         os.kill(asked_process(), signal.SIGSTOP)
@@ -179,18 +170,18 @@ def test_order_is_kept_and_nobody_else_waits(placed: Armed) -> None:
     assert order == expected
 
 
-def test_a_process_that_hangs_holds_up_one_second_once(placed: Armed) -> None:
+def test_a_process_that_hangs_holds_up_one_second_once(placed: AttachedProbes) -> None:
     with undecided(placed) as (fs, ears, low, high):
         os.kill(asked_process(), signal.SIGSTOP)
         fail_writes(fs, low, high)
         heard = ears.after(ino(low), ino(high))  # nothing waits any more
-        first = ears.statistics("subtree").place_unknown
+        first = ears.statistics("subtree").dropped[DropReason.PLACE_UNKNOWN]
         ears.heard["all"].clear()
         fail_writes(fs, low)
         heard_by_all(ears, ino(low))
         at_once = ears.statistics("subtree")
         os.kill(asked_process(), signal.SIGCONT)
-        places = ears.groups["subtree"].places
+        places = ears.places["subtree"]
         assert places is not None
         ears.until(lambda: not places.overdue, "the late answer")
         fail_writes(fs, low)
@@ -199,16 +190,16 @@ def test_a_process_that_hangs_holds_up_one_second_once(placed: Armed) -> None:
         assert later["subtree"] == {ino(low), ino(high)}
     assert first > 0
     assert at_once.waiting == 0
-    assert at_once.place_unknown > first
+    assert at_once.dropped[DropReason.PLACE_UNKNOWN] > first
 
 
-def test_the_descriptor_alone_tells_when_to_go_on(placed: Armed) -> None:
+def test_the_descriptor_alone_tells_when_to_go_on(placed: AttachedProbes) -> None:
     with two_victims("xfs") as (fs, inside, outside):
         low = inside.rename(deep(inside.parent, 30) / "victim")
         high = outside.rename(inside)
         run("sync", "-f", str(fs.mount_point))
         mark = Mark.subtree(str(high.parent))
-        with Monitor([mark], armed=placed) as monitor, select.epoll() as poller:
+        with Monitor([mark], attached=placed) as monitor, select.epoll() as poller:
             os.kill(asked_process(), signal.SIGSTOP)
             poller.register(monitor.fileno(), select.EPOLLIN)
             fail_writes(fs, low, high)
@@ -220,10 +211,10 @@ def test_the_descriptor_alone_tells_when_to_go_on(placed: Armed) -> None:
         assert isinstance(event, FsErrorEvent)
         assert event.origin is not None
         assert event.origin.ino == ino(high)
-    assert statistics.place_unknown > 0
+    assert statistics.dropped[DropReason.PLACE_UNKNOWN] > 0
 
 
-def test_a_process_that_dies_is_told(placed: Armed) -> None:
+def test_a_process_that_dies_is_reported(placed: AttachedProbes) -> None:
     with undecided(placed) as (fs, ears, low, high):
         os.kill(asked_process(), signal.SIGKILL)
         fail_writes(fs, low, high)
@@ -231,14 +222,16 @@ def test_a_process_that_dies_is_told(placed: Armed) -> None:
         news = ears.groups["subtree"].news
         assert heard == {"all": {ino(low), ino(high)}, "subtree": {ino(high)}}
     assert len(news) == 2
-    assert "the process that looks for places has ended: only what the probes see counts" in news
+    assert (
+        "the helper process has ended: errors without a location from the probe are dropped" in news
+    )
 
 
 # who hears what
 
 
 @pytest.mark.parametrize("policy", list(SuperblockErrors))
-def test_errors_of_the_superblock(policy: SuperblockErrors, placed: Armed) -> None:
+def test_errors_of_the_superblock(policy: SuperblockErrors, placed: AttachedProbes) -> None:
     with scratch("ext4") as fs:
         folder = fs.mount_point / "folder"
         folder.mkdir()
@@ -257,7 +250,7 @@ def test_errors_of_the_superblock(policy: SuperblockErrors, placed: Armed) -> No
     assert heard == {"all": {0}, "subtree": expected, "mount": expected, "inode": expected}
 
 
-def test_ignore_marks_win(placed: Armed) -> None:
+def test_ignore_marks_win(placed: AttachedProbes) -> None:
     with two_victims("xfs") as (fs, inside, outside):
         top = Mark.filesystem(str(fs.mount_point))
         with Ears(
@@ -271,14 +264,16 @@ def test_ignore_marks_win(placed: Armed) -> None:
             here, there = ino(inside), ino(outside)
             fail_writes(fs, inside, outside)
             heard = ears.after(here, there)
-            ignored = {name: ears.statistics(name).ignored for name in ears.groups}
+            ignored = {
+                name: ears.statistics(name).dropped[DropReason.IGNORED] for name in ears.groups
+            }
     assert heard == {"all": {here, there}, "whole": {there}, "same": set(), "mount": {there}}
     assert ignored["all"] == 0
     assert ignored["whole"] == ignored["same"] == ignored["mount"] > 0
 
 
 @pytest.mark.parametrize("kind", [MarkKind.FILESYSTEM, MarkKind.MOUNT, MarkKind.INODE])
-def test_other_ignore_marks(kind: MarkKind, placed: Armed) -> None:
+def test_other_ignore_marks(kind: MarkKind, placed: AttachedProbes) -> None:
     with two_victims("ext4") as (fs, inside, outside):
         marks = {"whole": Mark.filesystem(str(fs.mount_point))}
         options = Options(ignore=[Mark(str(inside), kind)])
@@ -295,7 +290,7 @@ def test_other_ignore_marks(kind: MarkKind, placed: Armed) -> None:
     assert heard == {"all": {here, there, 0}, "whole": left[kind]}
 
 
-def test_an_ignore_mark_ignores_only_what_is_surely_its_own(placed: Armed) -> None:
+def test_an_ignore_mark_ignores_only_what_is_surely_its_own(placed: AttachedProbes) -> None:
     with two_victims("xfs") as (fs, inside, outside):
         (outside.parent / "link of inside").hardlink_to(inside)
         fs.remount_fresh()

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from compare.faults.cutting import MKFS_OPTIONS, MOUNT_OPTIONS, PAYLOAD
-from compare.scratch import Scratch, run, scratch
 from fserr_bpf.errors import MarkError
-from fserr_bpf.live.armed import Armed
-from fserr_bpf.live.mounts import read_mounts
-from fserr_bpf.marks import MarkTable
+from fserr_bpf.kernel.mounts import read_mounts
+from fserr_bpf.marks.overlayfs import Layers, objects_in
+from fserr_bpf.marks.table import MarkTable
 from fserr_bpf.model.mark import Mark, MarkKind
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
-from fserr_bpf.visibility.layers import Layers, objects_in
+from fserr_bpf.probes.attached import AttachedProbes
+from fserr_bpf_compare.faults.cutting import MKFS_OPTIONS, MOUNT_OPTIONS, PAYLOAD
+from fserr_bpf_compare.faults.scratch import Scratch, run, scratch
 from tests.live.conftest import wait_until
 from tests.live.hearing import Ears, container, fail_writes, ino, require_subvolumes, two_victims
 
@@ -27,9 +27,9 @@ pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
 
 
 @pytest.fixture(scope="module")
-def placed(file_systems: None) -> Iterator[Armed]:
-    with Armed([Stream.PROPOSED], places=True) as armed:
-        yield armed
+def placed(file_systems: None) -> Iterator[AttachedProbes]:
+    with AttachedProbes([Stream.PROPOSED], places=True) as attached:
+        yield attached
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def overlay(upper: Scratch, lower: Scratch, at: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("kind", [MarkKind.SUBTREE, MarkKind.MOUNT, MarkKind.INODE])
 def test_a_path_on_an_overlay_means_its_layers(
-    kind: MarkKind, placed: Armed, scratch_space: Path
+    kind: MarkKind, placed: AttachedProbes, scratch_space: Path
 ) -> None:
     merged = scratch_space / "merged"
     with (
@@ -70,7 +70,7 @@ def test_a_path_on_an_overlay_means_its_layers(
             fail_writes(lower, below_outside)
             here, there = ino(top / "inside" / "victim"), ino(top / "outside" / "victim")
             low, low_outside = ino(below), ino(below_outside)
-            heard = ears.after(here, there, low, low_outside)
+            heard = ears.files_after(here, there, low, low_outside)
             devices = {marked.device for marked in ears.groups["marked"].marks}
             names = upper.device_name, lower.device_name
     assert len({here, there} & {low, low_outside}) == 0, "numbers would not tell them apart"
@@ -83,13 +83,13 @@ def test_a_path_on_an_overlay_means_its_layers(
     assert devices == ({names[0]} if kind is MarkKind.INODE else set(names))
 
 
-def test_what_only_a_lower_layer_has_is_said(placed: Armed, scratch_space: Path) -> None:
+def test_what_only_a_lower_layer_has_is_said(placed: AttachedProbes, scratch_space: Path) -> None:
     merged = scratch_space / "merged"
     with two_victims("xfs") as (upper, _, _), two_victims("ext4") as (lower, _, _):
         (lower.mount_point / "only").mkdir()
         with overlay(upper, lower, merged):
             path = str(merged / "only")
-            with Monitor([Mark.subtree(path)], armed=placed) as monitor:
+            with Monitor([Mark.subtree(path)], attached=placed) as monitor:
                 devices = {marked.device for marked in monitor.marks}
                 news = monitor.news()
         expected = {lower.device_name}
@@ -122,7 +122,7 @@ def leave(process: int, point: Path) -> None:
     run("nsenter", "--mount", "--root", f"--target={process}", "umount", str(point))
 
 
-def test_a_mount_that_only_a_container_has(placed: Armed, scratch_space: Path) -> None:
+def test_a_mount_that_only_a_container_has(placed: AttachedProbes, scratch_space: Path) -> None:
     bound = scratch_space / "bound"
     bound.mkdir()
     with (
@@ -135,20 +135,22 @@ def test_a_mount_that_only_a_container_has(placed: Armed, scratch_space: Path) -
         with Ears(placed, [fs.mount_point], **marks) as ears:
             here, there = ino(inside), ino(outside)
             fail_writes(fs, inside, outside)
-            heard = ears.after(here, there)
+            heard = ears.files_after(here, there)
             assert ears.groups["mount"].news == []
             leave(pid, bound)
             for who in ears.heard.values():
                 who.clear()
             fail_writes(fs, inside)
-            after = ears.after(here)
+            after = ears.files_after(here)
             news = ears.groups["mount"].news
     assert heard == {"all": {here, there}, "mount": {here}, "subtree": {here}}
     assert after == {"all": {here}, "mount": set(), "subtree": {here}}
     assert news == [f"no longer watching the mount of {path}: unmounted"]
 
 
-def test_a_file_system_that_only_a_container_has(placed: Armed, scratch_space: Path) -> None:
+def test_a_file_system_that_only_a_container_has(
+    placed: AttachedProbes, scratch_space: Path
+) -> None:
     with two_victims("ext4") as (fs, _, _):
         fs.unmount()
         point = str(fs.mount_point)
@@ -160,13 +162,15 @@ def test_a_file_system_that_only_a_container_has(placed: Armed, scratch_space: P
                 (marked,) = ears.groups["all"].marks
                 here, there = ino(inside), ino(outside)
                 fail_writes(fs, inside, outside)
-                heard = ears.after(here, there)
+                heard = ears.files_after(here, there)
         fs.mount()
     assert marked.mount_point == str(top)
     assert heard == {"all": {here, there}, "subtree": {here}}
 
 
-def test_it_is_watched_until_that_container_ends(placed: Armed, scratch_space: Path) -> None:
+def test_it_is_watched_until_that_container_ends(
+    placed: AttachedProbes, scratch_space: Path
+) -> None:
     """Where no probe tells of the end, changes of our own mount table say nothing about it."""
     other = scratch_space / "other"
     other.mkdir()
@@ -181,7 +185,7 @@ def test_it_is_watched_until_that_container_ends(placed: Armed, scratch_space: P
         fs.unmount()
         with container("mount", fs.device, str(fs.mount_point)) as pid:
             top = f"/proc/{pid}/root{fs.mount_point}"
-            with Monitor([Mark.subtree(top)], armed=placed) as monitor:
+            with Monitor([Mark.subtree(top)], attached=placed) as monitor:
                 before = change(monitor), len(monitor.marks)
                 leave(pid, fs.mount_point)
                 after = change(monitor), len(monitor.marks)
@@ -193,7 +197,7 @@ def test_it_is_watched_until_that_container_ends(placed: Armed, scratch_space: P
 # subvolumes
 
 
-def test_subvolumes_are_below_where_they_are(placed: Armed, scratch_space: Path) -> None:
+def test_subvolumes_are_below_where_they_are(placed: AttachedProbes, scratch_space: Path) -> None:
     require_subvolumes("btrfs", placed)
     point = scratch_space / "subvolume"
     point.mkdir()
@@ -231,7 +235,7 @@ def test_subvolumes_are_below_where_they_are(placed: Armed, scratch_space: Path)
     assert heard == [{"all", "inside", "nested", "folder", "mount"}, {"all", "copy"}]
 
 
-def test_events_have_the_fsid_of_the_file_system_mark(placed: Armed) -> None:
+def test_events_have_the_fsid_of_the_file_system_mark(placed: AttachedProbes) -> None:
     with scratch("btrfs") as fs:
         nested = fs.mount_point / "nested"
         run("btrfs", "subvolume", "create", str(nested))
@@ -244,13 +248,13 @@ def test_events_have_the_fsid_of_the_file_system_mark(placed: Armed) -> None:
 # mounts that go
 
 
-def test_a_mount_mark_ends_with_its_mount(placed: Armed, scratch_space: Path) -> None:
+def test_a_mount_mark_ends_with_its_mount(placed: AttachedProbes, scratch_space: Path) -> None:
     bound = scratch_space / "bound"
     bound.mkdir()
     news: list[str] = []
     with two_victims("xfs") as (fs, inside, _):
         run("mount", "--bind", str(inside.parent), str(bound))
-        with Monitor([Mark.mount(str(bound))], armed=placed) as monitor:
+        with Monitor([Mark.mount(str(bound))], attached=placed) as monitor:
             run("umount", str(bound))
 
             def told() -> bool:
@@ -267,7 +271,7 @@ def test_a_mount_mark_ends_with_its_mount(placed: Armed, scratch_space: Path) ->
     assert news == [f"no longer watching the mount of {bound}: unmounted"]
 
 
-def test_a_hidden_mount_cannot_be_marked(placed: Armed, scratch_space: Path) -> None:
+def test_a_hidden_mount_cannot_be_marked(placed: AttachedProbes, scratch_space: Path) -> None:
     with scratch("xfs") as fs:
         folder = fs.mount_point / "folder"
         folder.mkdir()
@@ -276,6 +280,6 @@ def test_a_hidden_mount_cannot_be_marked(placed: Armed, scratch_space: Path) -> 
             try:
                 path = f"/proc/self/fd/{file.fileno()}"
                 with pytest.raises(MarkError, match="another mount hides"):
-                    Monitor([Mark.mount(path)], armed=placed)
+                    Monitor([Mark.mount(path)], attached=placed)
             finally:
                 run("umount", str(fs.mount_point))

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from compare.extents import first_physical
-from compare.faults.cutting import MKFS_OPTIONS, MOUNT_OPTIONS, last_victim, write_victims
-from compare.faults.fault import run_child
-from compare.scratch import Scratch, scratch
-from tests.live.conftest import wait_until
+from fserr_bpf_compare.faults.cutting import MKFS_OPTIONS, MOUNT_OPTIONS, last_victim, write_victims
+from fserr_bpf_compare.faults.extents import first_physical
+from fserr_bpf_compare.faults.fault import run_child
+from fserr_bpf_compare.faults.scratch import Scratch, scratch
+from fserr_bpf_compare.ready import Ready
+from tests.live.conftest import ATTACH_SECONDS, child_running, wait_until
 
 COMMAND = (str(Path(sys.executable).with_name("fserr-bpf")), "watch-files")
 ACCOUNT = (
@@ -29,7 +30,7 @@ HOOKS = (
 
 
 class Watching:
-    """The command, armed; what it prints is in files."""
+    """The command, attached; what it prints is in files."""
 
     def __init__(self, process: subprocess.Popen[bytes], home: Path) -> None:
         self.process = process
@@ -82,27 +83,29 @@ class Watching:
 def watching(
     home: Path, *arguments: str, hook: str | None = None, stdout: int | IO[bytes] | None = None
 ) -> Iterator[Watching]:
-    """``watch-files --format json`` with these arguments, from armed to the end of the block.
+    """``watch-files --format json`` with these arguments, from attached to the end of the block.
 
     ``hook`` has the file to append to as ``$HOOKED``.
     """
     for name in ("stdout", "stderr", "hooked"):
         (home / name).unlink(missing_ok=True)
-    words = [*COMMAND, "--format", "json", *arguments]
+    words = [*COMMAND, "--format", "json"]
     if hook is not None:
         words += ["--on-error", f"HOOKED='{home}/hooked'; {hook}"]
     with (
+        Ready() as ready,
         (home / "stdout").open("wb") as out,
         (home / "stderr").open("wb") as err,
-        subprocess.Popen(words, stdout=stdout or out, stderr=err) as process,
+        subprocess.Popen(
+            [*words, *ready.options, *arguments],
+            stdout=stdout or out,
+            stderr=err,
+            pass_fds=ready.pass_fds,
+        ) as process,
     ):
         started = Watching(process, home)
         try:
-            wait_until(
-                lambda: process.poll() is not None or "fserr-bpf: watching" in str(started.said()),
-                "the probes to be armed",
-            )
-            assert process.poll() is None, started.said()
+            assert ready.wait(ATTACH_SECONDS), started.said()
             yield started
         finally:
             process.kill()
@@ -143,18 +146,9 @@ def write(path: Path) -> int:
     return caused.pid
 
 
-def children_of(pid: int) -> list[int]:
-    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def runner_of(started: Watching) -> int:
     """The process that runs the hooks."""
-    (found,) = (
-        pid
-        for pid in children_of(started.process.pid)
-        if b"watchfiles.runner" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
-    return found
+    return child_running(started.process.pid, "fserr_bpf.watchfiles.runner")
 
 
 def paths(started: Watching) -> list[str]:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from fserr_bpf.model.event import (
     Address,
+    Detail,
     Event,
     FileHandle,
     FsErrorEvent,
@@ -14,8 +15,15 @@ from fserr_bpf.model.event import (
     Origin,
     OtherEvent,
     OverflowEvent,
-    Side,
 )
+from fserr_bpf.model.state import (
+    Condition,
+    DeviceErrors,
+    FilesystemState,
+    RecordedError,
+    StateChange,
+)
+from fserr_bpf.uapi.dev import Dev
 from fserr_bpf.uapi.record import Record
 
 FID, PIDFD, ERROR = 1, 4, 5
@@ -49,7 +57,7 @@ names = st.binary(max_size=40).map(lambda data: data.decode("utf-8", "surrogatee
 addresses = st.builds(Address, build_id=names, module=names, section=names, offset=unsigned(64))
 
 sides = st.builds(
-    Side,
+    Detail,
     kind=names,
     pos=unsigned(64),
     length=unsigned(64),
@@ -84,7 +92,8 @@ origins = st.builds(
     block=unsigned(64),
     task_start=unsigned(64),
     address=st.none() | addresses,
-    side=st.none() | sides,
+    detail=st.none() | sides,
+    reason=names,
 )
 
 fs_error_events = st.builds(
@@ -171,3 +180,39 @@ plain_values: st.SearchStrategy[object] = st.recursive(
     max_leaves=8,
 )
 """Any value that msgpack can carry."""
+
+
+_recorded = st.builds(
+    RecordedError,
+    time=st.integers(0, 2**36),
+    function=names,
+    line=unsigned(32),
+    error=st.integers(0, 2**31 - 1),
+    ino=unsigned(64),
+    block=unsigned(64),
+)
+_name_lists = st.lists(names, max_size=3).map(tuple)
+_devices = st.builds(DeviceErrors, names, *(unsigned(62) for _ in range(5)))
+
+state_changes = st.builds(
+    StateChange,
+    time_ns=signed(64),
+    state=st.builds(
+        FilesystemState,
+        dev=st.builds(Dev, unsigned(32), unsigned(32)),
+        device=names,
+        mapper=names,
+        below=_name_lists,
+        fstype=names,
+        mount_points=_name_lists,
+        hidden=st.booleans(),
+        condition=st.sampled_from(Condition),
+        errors=unsigned(64),
+        first=st.none() | _recorded,
+        last=st.none() | _recorded,
+        devices=st.lists(_devices, max_size=2).map(tuple),
+        sick=_name_lists,
+        reason=names,
+    ),
+    before=st.none() | st.sampled_from(Condition),
+)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compare.cells import Read
-from compare.decoded import events, fields
-from compare.report.streams import streams
 from fserr_bpf.codec.fanotify import encode
+from fserr_bpf_compare.report.decoded import events, fields
+from fserr_bpf_compare.report.streams import streams
+from fserr_bpf_compare.verdict.cells import Read
 from tests.property import strategies
 
 encoded = st.lists(strategies.events.map(encode), max_size=4).map(b"".join)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compare.cells import Level, Read
-from compare.levels import FIELDS, differences, reached
 from fserr_bpf.codec.fanotify import encode
 from fserr_bpf.model.event import FileHandle, FsErrorEvent, Fsid
+from fserr_bpf_compare.verdict.cells import Level, Read
+from fserr_bpf_compare.verdict.levels import FIELDS, differences, reached
 from tests.property import strategies
 
 # few values, so that errors are often alike

@@ -7,10 +7,11 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fserr_bpf.codec.record import decode_record, encode_record, runs
+from fserr_bpf.codec.record import decode_record, runs
 from fserr_bpf.model.event import FsErrorEvent, Fsid
-from fserr_bpf.model.group import NotificationQueue
+from fserr_bpf.model.queue import NotificationQueue
 from fserr_bpf.uapi.record import FSERR_VERSION, RECORD, Record
+from tests.ring_values import record_bytes
 
 _FSID = Fsid(1, 2)
 
@@ -43,7 +44,7 @@ _RECORDS = st.builds(
     comm=st.just(b"dd".ljust(16, b"\0")),
     function=st.sampled_from((bytes(48), b"x" * 48)),
 )
-_ENTRIES = st.lists(st.builds(encode_record, _RECORDS))
+_ENTRIES = st.lists(st.builds(record_bytes, _RECORDS))
 
 
 @given(_ENTRIES)

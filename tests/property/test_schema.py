@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from fserr_bpf.errors import DecodeError
 from fserr_bpf.model.event import Event
+from fserr_bpf.model.state import StateChange
 from fserr_bpf.outputs.formats import FORMATS
-from fserr_bpf.outputs.schema import from_dict, to_dict
+from fserr_bpf.outputs.schema import Message, from_dict, to_dict
+from fserr_bpf.outputs.state import change_line
 from fserr_bpf.outputs.text import line
 from fserr_bpf.outputs.unpack import MsgpackDecoder
 from tests.property import strategies
@@ -20,9 +22,9 @@ from tests.property import strategies
 json_bytes, msgpack_bytes = FORMATS["json"].encode, FORMATS["msgpack"].encode
 
 
-def outcome(pieces: list[bytes]) -> tuple[list[Event], tuple[int, str] | None]:
+def outcome(pieces: list[bytes]) -> tuple[list[Message], tuple[int, str] | None]:
     decoder = MsgpackDecoder()
-    events: list[Event] = []
+    events: list[Message] = []
     try:
         for piece in pieces:
             for event in decoder.feed(piece):
@@ -40,6 +42,16 @@ def test_dict_and_json_give_the_event_back(event: Event) -> None:
     assert data.count(b"\n") == 1
     assert data.isascii()
     assert from_dict(json.loads(data)) == event
+
+
+@given(strategies.state_changes)
+def test_states_come_back_from_both_formats_and_are_one_line(change: StateChange) -> None:
+    data = [FORMATS[name].encode_state for name in ("json", "msgpack")]
+    as_json, as_msgpack = (encode(change) for encode in data if encode)
+    assert from_dict(json.loads(as_json)) == change
+    assert outcome([as_msgpack]) == ([change], None)
+    assert "\n" not in change_line(change)
+    assert change_line(change).isprintable()
 
 
 @given(st.lists(strategies.events, max_size=3))

@@ -62,8 +62,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Good:
     return found
 
 
-SLOW = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+SLOW = settings(  # each example is a process: 40 of the usual 100
+    max_examples=settings().max_examples * 2 // 5,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -158,11 +159,18 @@ def test_a_section_that_lies_about_its_size(good: Good, size: int, reason: str) 
     assert good.place_of(bad) == f"damaged debug file: {reason}"
 
 
+def test_names_without_end(good: Good) -> None:
+    endless = with_sections(good.data, {b".strtab": b"x" * 200_000 + b"\0"})
+    reason = good.place_of(endless)
+    assert reason.startswith("damaged debug file: a message of 2")
+
+
 def test_a_worker_that_dies_is_replaced(good: Good, tmp_path: Path) -> None:
     (tmp_path / "small.ko").write_bytes(good.data)
+    before = children()
     with Symbolizer([tmp_path], tmp_path / "cache") as symbolizer:
         first = symbolizer.place(good.address)
-        (child,) = children()
+        (child,) = children() - before
         os.kill(child, 9)
         killed = symbolizer.place(good.address._replace(offset=6))
         reason = symbolizer.reason(good.address._replace(offset=6))
@@ -170,9 +178,9 @@ def test_a_worker_that_dies_is_replaced(good: Good, tmp_path: Path) -> None:
     assert first is not None
     assert (killed, reason) == (None, client.GAVE_UP)
     assert after is not None
-    assert children() == []
+    assert children() <= before
 
 
-def children() -> list[int]:
+def children() -> set[int]:
     """Processes that this one has started and not waited for."""
-    return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
+    return {int(pid) for pid in Path("/proc/thread-self/children").read_text().split()}

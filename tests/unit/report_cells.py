@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from compare import levels
-from compare.cells import Cell, Judged, Level, Outcome, Read
-from compare.report import Run
+from fserr_bpf_compare.report import Run
+from fserr_bpf_compare.verdict import levels
+from fserr_bpf_compare.verdict.cells import Cell, Judged, Level, Outcome, Read
 from tests.unit.test_fanotify_codec import CAPTURED, INODE_ERROR, SB_ERROR
 
 RUN = Run(
@@ -61,8 +61,8 @@ def judged(cell: Cell, promised: Level = Level.L0) -> Judged:
 
 def one_of_each() -> list[Judged]:
     """The four outcomes in the order of `Outcome`, on two kernels."""
-    trouble = "the cause was none: the kernel logged nothing like EXT4-fs error"
-    not_run = "this kernel has no FAN_FS_ERROR: the mark is refused"
+    trouble = "nothing failed: the kernel logged no message that matches EXT4-fs error"
+    not_run = "this kernel has no FAN_FS_ERROR: it refuses the mark"
     return [
         judged(cell([INODE_ERROR])._replace(emulated=(Read(65536, INODE_ERROR),))),
         judged(cell([SB_ERROR + INODE_ERROR], [OTHER_PID], scenario="ext4_htree")),
@@ -79,6 +79,6 @@ def whole_matrix() -> list[Judged]:
         for number in range(60):
             events = [streams[(number + shift) % len(streams)] for shift in range(3)]
             area = ("ext4", "xfs", "generic", "fanotify")[number // 15]
-            one = cell(events, events, kernel=kernel, scenario=f"{area}_story_{number}")
+            one = cell(events, events, kernel=kernel, scenario=f"{area}_scenario_{number}")
             found.append(judged(one._replace(log=LOG * 5)))
     return found

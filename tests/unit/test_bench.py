@@ -6,19 +6,16 @@ import dataclasses
 
 import pytest
 
-from compare.flood import Outcome
-from compare.measured import Counts
 from fserr_bpf.errors import LabError
-from fserr_bpf.statistics import Statistics
+from fserr_bpf.group.statistics import DropReason, Statistics
+from fserr_bpf_compare.bench.flood import Outcome
+from fserr_bpf_compare.bench.measured import Counts
 
 _STATISTICS = Statistics(
     delivered=11,
     merged=13,
     waiting=0,
-    ring_full=17,
-    queue_full=19,
-    not_marked=0,
-    not_in_stream=0,
+    dropped={DropReason.RING_FULL: 17, DropReason.QUEUE_FULL: 19},
     missed={"kprobe:a": 23},
 )
 _OUTCOME = Outcome(
@@ -40,7 +37,7 @@ def test_counts_are_those_of_the_statistics() -> None:
 
 
 def test_counts_without_losses() -> None:
-    quiet = dataclasses.replace(_STATISTICS, ring_full=0, queue_full=0, missed={}, waiting=5)
+    quiet = dataclasses.replace(_STATISTICS, dropped={}, missed={}, waiting=5)
     assert Counts.parse(str(quiet)) == Counts(29, 0, 0, 0)
 
 

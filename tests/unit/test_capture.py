@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from compare.capture import keep
-from compare.cells import Cell, Read
 from fserr_bpf.errors import LabError
+from fserr_bpf_compare.report.capture import keep
+from fserr_bpf_compare.verdict.cells import Cell, Read
 
 EVENT = (
     struct.pack("<IBBHQii", 56, 3, 0, 24, 0x8000, -1, 258)
@@ -123,7 +123,7 @@ def test_what_was_there_stays_and_the_same_cell_is_replaced(tmp_path: Path) -> N
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"v": 2, "captures": []}', '{"v": 1}'])
 def test_somebody_elses_index_is_not_overwritten(tmp_path: Path, text: str) -> None:
     (tmp_path / "index.json").write_text(text)
-    with pytest.raises(LabError, match=r"index\.json is no index of captures; name another"):
+    with pytest.raises(LabError, match=r"index\.json is not an index of captures; give another"):
         keep(tmp_path, [CELL])
     assert (tmp_path / "index.json").read_text() == text
     assert names_in(tmp_path) == {"index.json"}
@@ -131,7 +131,7 @@ def test_somebody_elses_index_is_not_overwritten(tmp_path: Path, text: str) -> N
 
 def test_a_directory_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LabError, match=r"cannot keep captures in .*: \w[^\n]*; name another"):
+    with pytest.raises(LabError, match=r"cannot keep captures in .*: \w[^\n]*; give another"):
         keep(tmp_path / "file" / "below", [CELL])
 
 

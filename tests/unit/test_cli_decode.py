@@ -51,7 +51,7 @@ def text_of(events: list[Event]) -> str:
 
 @pytest.mark.parametrize("source", ["auto", "raw", "msgpack"])
 @pytest.mark.parametrize("data", [RAW, MSGPACK], ids=["raw data", "msgpack data"])
-def test_source_is_told_or_found_out(source: str, data: bytes) -> None:
+def test_source_is_given_or_found_out(source: str, data: bytes) -> None:
     code, out, err = run("--from", source, "-", data=data)
     if source == "auto" or data == {"raw": RAW, "msgpack": MSGPACK}[source]:
         assert (code, out, err) == (0, text_of(EVENTS), "")
@@ -141,4 +141,7 @@ def test_a_full_disk_is_an_output_error() -> None:
             COMMAND, input=RAW, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
         )
     assert done.returncode == 7
-    assert done.stderr == b"fserr-bpf: cannot write to standard output: No space left on device\n"
+    assert done.stderr == (
+        b"fserr-bpf: cannot write to standard output: No space left on device; "
+        b"redirect it elsewhere\n"
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,19 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from compare import kernels
-from compare.scenarios import SCENARIOS
 from fserr_bpf import cli, errors
+from fserr_bpf.cli.doctor import EXIT_PROBLEM
 from fserr_bpf.cli.probes import EXIT_BLIND
+from fserr_bpf.cli.status import EXIT_NOT_OK
 from fserr_bpf.errors import FserrError
-from fserr_bpf.live.probes import PROBES, Kernel, wanted
 from fserr_bpf.model.stream import Stream
+from fserr_bpf.outputs.errno import errno_name
+from fserr_bpf.probes.table import PROBES, Kernel, wanted
 from fserr_bpf.uapi.record import RECORD, Flag, Probe, Record
+from fserr_bpf_compare.machines import kernels
+from fserr_bpf_compare.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "kernel-patch/README.md"])
 FAMILY = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, FserrError)]
-EXIT_CODES = {0, EXIT_BLIND, 130, *(kind.exit_code for kind in FAMILY)}
+EXIT_CODES = {0, EXIT_BLIND, EXIT_NOT_OK, EXIT_PROBLEM, 130, *(kind.exit_code for kind in FAMILY)}
 
 
 def text_of(name: str) -> str:
@@ -39,10 +42,10 @@ def rows(text: str, columns: int) -> list[list[str]]:
     return [row for row in cells if len(row) == columns and set(row[0]) != {"-"}]
 
 
-def test_readme_codec_example_prints_what_it_says() -> None:
+def test_codec_example_prints_what_it_says() -> None:
     """Without root, without bcc, without the packages of this environment."""
-    example = r"```python\n(from fserr_bpf\.codec.*?)```\s+```\n(.*?)```"
-    found = re.search(example, text_of("README.md"), re.DOTALL)
+    example = r"```python\n(from fserr_bpf\.codec.*?)```\s+prints\s+```\n(.*?)```"
+    found = re.search(example, text_of("docs/python.md"), re.DOTALL)
     assert found is not None
     code, said = found.groups()
     done = subprocess.run(
@@ -51,19 +54,19 @@ def test_readme_codec_example_prints_what_it_says() -> None:
     assert (done.stdout, done.stderr) == (said, "")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/fserr-bpf.8.md"])
-def test_exit_codes_are_those_of_the_classes(name: str) -> None:
-    table = {int(code): why for code, why in rows(text_of(name), 2) if code.isdigit()}
+def test_exit_codes_are_those_of_the_classes() -> None:
+    manual = text_of("docs/fserr-bpf.8.md")
+    table = {int(code): why for code, why in rows(manual, 2) if code.isdigit()}
     assert table.keys() == EXIT_CODES
     for kind in FAMILY:
         assert kind.__name__ in table[kind.exit_code], kind
 
 
 def test_each_exit_code_has_one_meaning() -> None:
-    assert len(EXIT_CODES) == len(FAMILY) + 3
+    assert len(EXIT_CODES) == len(FAMILY) + 5
 
 
-def test_matrix_has_every_kernel_of_the_lab() -> None:
+def test_readme_has_every_kernel_of_the_lab() -> None:
     releases = [row[0].partition(" ")[0] + "." for row in rows(text_of("README.md"), 6)]
     for kernel in kernels.KERNELS:
         assert any(release.startswith(f"{kernel.name}.") for release in releases), kernel.name
@@ -96,14 +99,6 @@ def test_named_scenarios_exist() -> None:
     assert set(named) <= {scenario.name for scenario in SCENARIOS}
 
 
-def test_readme_matrix_has_every_scenario_and_no_difference() -> None:
-    rows = re.findall(
-        r"^(\w+) +((?:(?:L0(?: ∅)?|not run) *)+)$", text_of("README.md"), re.MULTILINE
-    )
-    assert [name for name, _ in rows] == [scenario.name for scenario in SCENARIOS]
-    assert all("L0" in cells for _, cells in rows)
-
-
 def test_relative_links_lead_somewhere() -> None:
     dead = [
         f"{document.name}: {target}"
@@ -112,6 +107,71 @@ def test_relative_links_lead_somewhere() -> None:
         if not (document.parent / target).exists()
     ]
     assert dead == []
+
+
+def commands_of(text: str) -> Iterator[list[str]]:
+    """The arguments of every ``fserr-bpf`` in code, but for grammar and mere names."""
+    blocks = "".join(re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    lines = blocks.replace("\\\n", "").splitlines()
+    lines += re.findall(r"^ {4}(.*)", text, re.MULTILINE)
+    lines += re.findall(r"`(fserr-bpf [^`\n]+)`", text)
+    for line in lines:
+        for command in re.findall(r"(?:^|sudo |bin/|\| )fserr-bpf ([a-z][^#|>]*)", line):
+            words = shlex.split(command)
+            if len(words) > 1 and not re.search(r"\[|\.\.\.$|\.\.\. ", command):
+                yield words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_are_understood(document: Path) -> None:
+    for words in commands_of(document.read_text()):
+        cli.parser().parse_args(words)
+
+
+def test_some_commands_are_found() -> None:
+    found = [words[0] for d in DOCUMENTS for words in commands_of(d.read_text())]
+    assert {"run", "exec", "watch-files", "top", "symbolize", "compare"} <= {*found}
+    assert len(found) > 15
+
+
+def test_readme_lists_every_document_once() -> None:
+    """As a link of its index, so that nothing in docs/ is found by chance only."""
+    _, index = text_of("README.md").split("\n## Documents\n")
+    listed = re.findall(r"^\| \[([^]]+)\]\(docs/([^)]+)\) \| ", index, re.MULTILINE)
+    assert all(name == target for name, target in listed)
+    documents = [path.name for path in (ROOT / "docs").iterdir()]
+    assert sorted(name for name, _ in listed) == sorted(documents)
+
+
+def test_readme_shows_events_as_they_are_printed() -> None:
+    """Three events, folded at 100 columns, in the form of the text format."""
+    (block,) = re.findall(r"```\n(\d\d:.*?)```", text_of("README.md"), re.DOTALL)
+    assert max(map(len, block.splitlines())) <= 100
+    events = re.sub(r"\n {4}", " ", block).splitlines()
+    assert len(events) == 3
+    for event in events:
+        found = re.fullmatch(
+            r"[\d:]{8}\.\d{6} (\w+) +(\S+) +(\w+) (\d+) +x\d+ +"
+            r"(?:superblock|ino \d+ gen \d+) +[\w/:]+\[\d+\] +(\w+)(?::\d+)? kprobe:\w+",
+            event,
+        )
+        assert found is not None, event
+        assert errno_name(int(found[4])) == found[3]
+
+
+def test_named_files_exist() -> None:
+    """Paths in backquotes, from the top or from a package; but for those of the kernel."""
+    packages = ("", "fserr_bpf", "compare/fserr_bpf_compare", "bpf")
+    path = r"`([\w.-]+(?:/[\w.-]+)*/(?:[\w-]+\.(?:py|c|h|toml|md|patch))?)`"
+    named = [(d, name) for d in DOCUMENTS for name in re.findall(path, d.read_text())]
+    assert len(named) > 40
+    missing = [
+        f"{document.name}: {name}"
+        for document, name in named
+        if not name.startswith(("fs/", "include/"))
+        and not any((ROOT / package / name).exists() for package in packages)
+    ]
+    assert missing == []
 
 
 def test_record_table_is_the_layout() -> None:
@@ -160,21 +220,3 @@ def test_stream_table_is_what_is_wanted() -> None:
         if spec.probe is not Probe.EXT4_ABORT
     }
     assert described == expected
-
-
-def options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Every long option of the whole grammar."""
-    for action in parser._actions:
-        yield from (o for o in action.option_strings if o.startswith("--") and o != "--help")
-        if isinstance(action, argparse._SubParsersAction):
-            for name, sub in action.choices.items():
-                yield str(name)
-                yield from options(sub)
-
-
-def test_manual_has_every_command_and_option() -> None:
-    manual = text_of("docs/fserr-bpf.8.md")
-    for option in set(options(cli.parser())):
-        assert re.search(rf"[`* ]{re.escape(option)}\b", manual), option
-    for option in re.findall(r"--[a-z][a-z-]*", manual):
-        assert option in {*options(cli.parser()), "--help"}, option

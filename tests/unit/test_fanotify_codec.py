@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from fserr_bpf.codec.fanotify import Decoder, decode, encode
+from fserr_bpf.codec.info import info_records
 from fserr_bpf.errors import DecodeError
 from fserr_bpf.model.event import (
     Event,
@@ -194,6 +195,15 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         "info_type at byte 96 is 4, a second",
     ),
 }
+
+
+def test_a_record_needs_room_for_its_header() -> None:
+    """Unaligned lengths are refused before, so no event gets as far."""
+    records = info_records(b"\x08\0\x04\0\x08\0", 0, 6, event_at=64, base=88)
+    assert next(records).record == InfoRecord(8, 0, b"")
+    with pytest.raises(DecodeError, match="info record at byte 92 has no room for a header") as e:
+        next(records)
+    assert e.value.offset == 64
 
 
 def finish(decoder: Decoder, stream: Iterator[Event]) -> None:

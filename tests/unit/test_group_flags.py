@@ -9,7 +9,7 @@ from fserr_bpf.codec.groupflags import GroupFlags
 from fserr_bpf.codec.reader import read
 from fserr_bpf.errors import UsageError
 from fserr_bpf.model.event import Event, FsErrorEvent, Fsid, OverflowEvent
-from fserr_bpf.model.group import NotificationQueue
+from fserr_bpf.model.queue import NotificationQueue
 from fserr_bpf.uapi.fanotify import (
     FAN_REPORT_FD_ERROR,
     FAN_REPORT_FID,

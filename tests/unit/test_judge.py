@@ -6,9 +6,9 @@ import struct
 
 import pytest
 
-from compare.cells import Cell, Judged, Level, Outcome, Read
-from compare.judge import judge, verdict
-from compare.tolerances import Tolerance
+from fserr_bpf_compare.verdict.cells import Cell, Judged, Level, Outcome, Read
+from fserr_bpf_compare.verdict.judge import judge, verdict
+from fserr_bpf_compare.verdict.tolerances import Tolerance
 
 OVERFLOW = struct.pack("<IBBHQii", 24, 3, 0, 24, 0x4000, -1, 0)
 PID = Tolerance("a-pid", "ext4_*", ("6.12.*", "6.18.*"), "pid", "chance", "0123456789ab")
@@ -83,7 +83,7 @@ def test_what_was_not_compared_is_never_same_or_different(release: str) -> None:
 def test_a_cell_that_nothing_is_promised_for_is_broken() -> None:
     judged = judge(cell(event(), event())._replace(stream="proposed"), ())
     assert outcome(judged) == (Outcome.BROKEN, Level.L0, None)
-    assert judged.reason == "played, though 6.12.9 promises nothing for the stream proposed"
+    assert judged.reason == "was run, although 6.12.9 promises nothing for the stream proposed"
 
 
 def with_missing(played: Cell, *missing: str) -> Cell:
@@ -95,7 +95,7 @@ def test_two_silent_sides_prove_nothing() -> None:
         silent = with_missing(cell(release=release), f"real: {LACKS}", f"emulated: {LACKS}")
         judged = judge(silent, ())
         assert judged.outcome is Outcome.BROKEN
-        assert judged.reason == f"the trigger did not cause what it should: {LACKS}"
+        assert judged.reason == f"the trigger did not cause all expected errors: {LACKS}"
 
 
 def test_an_error_that_nobody_should_send_is_broken_if_both_sent_it() -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from compare import aptroot, bzimage, initramfs, kernels, packages, vm
-from compare.aptroot import Package
-from compare.bootable import bootable
-from compare.packages import Image
-from compare.tools import output_of, tool
 from fserr_bpf.cli import lab
 from fserr_bpf.errors import LabError, UsageError
+from fserr_bpf_compare.machines import aptroot, bzimage, initramfs, kernels, packages, vm
+from fserr_bpf_compare.machines.aptroot import Package
+from fserr_bpf_compare.machines.bootable import bootable
+from fserr_bpf_compare.machines.packages import Image
+from fserr_bpf_compare.machines.tools import output_of, tool
 
 RELEASE = "6.12.117+deb13-amd64"
 
@@ -78,7 +78,7 @@ def test_newest_generic_image_and_its_parts_are_chosen(name: str, chosen: list[s
 
 
 def test_no_matching_package_names_kernel_and_suites() -> None:
-    with pytest.raises(LabError, match=r"no package for kernel 6\.1 in bookworm, bookworm-sec"):
+    with pytest.raises(LabError, match=r"no package matches kernel 6\.1 in bookworm, bookworm-sec"):
         packages.choose(kernels.find("6.1"), ARCHIVE[:5])
 
 
@@ -164,7 +164,7 @@ def test_entry_that_was_built_has_no_modules(entry: Path) -> None:
 
 def test_patched_kernel_that_was_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(LabError, match="the patched kernel was not built; make kernel"):
+    with pytest.raises(LabError, match="the patched kernel was not built; run make kernel"):
         bootable("patched")
 
 
@@ -212,7 +212,7 @@ def test_damaged_cache_entry_is_found(
 
 def test_missing_tool_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, path: None)
-    with pytest.raises(LabError, match=r"qemu-system-x86_64 is missing; apt-get install qemu-sys"):
+    with pytest.raises(LabError, match=r"qemu-system-x86_64 is missing; run apt-get install qemu"):
         tool("qemu-system-x86_64")
 
 
@@ -271,7 +271,7 @@ def test_own_kernel_has_its_own_modules(tmp_path: Path, modules: Path) -> None:
     with pytest.raises(LabError, match=r"has no modules\.dep; give ROOT/lib/modules/RELEASE"):
         bzimage.own_image(tmp_path / "bzImage", tmp_path)
     (tmp_path / "bzImage").write_bytes(bz_image("6.14.0", 0x100))
-    with pytest.raises(LabError, match=r"has not the modules of 6\.14\.0"):
+    with pytest.raises(LabError, match=r"does not hold the modules of 6\.14\.0"):
         bzimage.own_image(tmp_path / "bzImage", modules)
 
 
@@ -363,3 +363,32 @@ def test_archive_is_what_cpio_unpacks(tmp_path: Path) -> None:
     }
     assert found == members
     assert all(path.stat().st_mode & 0o777 == 0o755 for path in tmp_path.rglob("*"))
+
+
+def test_source_packages_come_from_the_machines_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what apt is told; that it checks signatures is apt's own."""
+    mirror = aptroot.Source("http://mirror/debian", "bookworm", ("main",), "")
+    monkeypatch.setattr(aptroot, "configured_sources", lambda: [mirror])
+    monkeypatch.setattr(aptroot, "KEYRINGS", (tmp_path,))
+    commands = []
+
+    def output_of(*command: str, folder: Path | None = None, **_environment: str) -> bytes:
+        commands.append(command)
+        if folder:
+            (folder / "e2fsprogs_1.47.0.orig.tar.gz").touch()
+        return b""
+
+    monkeypatch.setattr(aptroot, "output_of", output_of)
+    apt = aptroot.AptRoot(tmp_path / "apt", ("bookworm", "bookworm-security"), sources=True)
+    assert apt.upstream("e2fsprogs", tmp_path) == tmp_path / "e2fsprogs_1.47.0.orig.tar.gz"
+    assert (tmp_path / "apt/sources.list").read_text() == (
+        f"deb-src [arch=amd64 signed-by={tmp_path}] http://mirror/debian bookworm main\n"
+    )
+    configuration = (tmp_path / "apt/apt.conf").read_text()
+    assert 'Acquire::AllowInsecureRepositories "false"' in configuration
+    assert [command[0] for command in commands] == ["apt-config", "apt-get", "apt-get"]
+    assert commands[-1][-2:] == ("--tar-only", "e2fsprogs")
+    with pytest.raises(LabError, match="the source package other has 0 upstream tarballs"):
+        apt.upstream("other", tmp_path)

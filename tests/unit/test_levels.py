@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from compare.cells import Difference, Level, Read
-from compare.levels import FIELDS, differences, reached
+from fserr_bpf_compare.verdict.cells import Difference, Level, Read
+from fserr_bpf_compare.verdict.levels import FIELDS, differences, reached
 
 SIZE = 65536
 OVERFLOW = struct.pack("<IBBHQii", 24, 3, 0, 24, 0x4000, -1, 0)

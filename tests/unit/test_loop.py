@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fserr_bpf.takeover.loop import Loop
+from fserr_bpf.exec.loop import Loop
 
 MS = 1_000_000
 

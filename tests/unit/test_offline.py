@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from compare import offline
+from fserr_bpf_compare.report import offline
 
 OVERFLOW = struct.pack("<IBBHQii", 24, 3, 0, 24, 0x4000, -1, 0)
 
@@ -106,6 +108,71 @@ def test_a_file_that_is_not_there_is_one_line(
     assert offline.main(tmp_path / "none", tmp_path / "none", colour=False) == 2
     said = capsys.readouterr()
     assert said == ("", f"fserr-bpf: {tmp_path / 'none'}: No such file or directory\n")
+
+
+def test_nonsense_without_end_is_refused_at_its_first_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither is read to its end: one has none, the other is 1 TB of zeros behind an event."""
+    good = tmp_path / "good"
+    good.write_bytes(event())
+    os.truncate(good, 1 << 40)
+    for real, at in ((Path("/dev/zero"), 0), (good, 56)):
+        assert offline.main(real, good, colour=False) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith(f"fserr-bpf: {real}: offset {at}: event_len at byte {at} is 0")
+
+
+def _feed(fifo: Path, data: bytes) -> threading.Thread:
+    """Somebody who writes it as often as somebody reads."""
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), fifo.open("wb", buffering=0) as pipe:
+            while True:
+                pipe.write(data)
+
+    os.mkfifo(fifo)
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread
+
+
+def test_events_without_end_are_refused_at_the_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = [_feed(tmp_path / name, event() * 1000) for name in ("one", "other")]
+    limit = 1 << 20
+    assert offline.main(tmp_path / "one", tmp_path / "other", colour=False, limit=limit) == 2
+    for thread in threads:
+        thread.join()
+    assert capsys.readouterr() == (
+        "",
+        f"fserr-bpf: {tmp_path / 'one'}: more than {limit} bytes through a pipe; "
+        "give a file instead\n",
+    )
+
+
+def test_pipes_are_compared_as_files_are(tmp_path: Path) -> None:
+    """A shell's <(...) can be read once only."""
+    (tmp_path / "real").write_bytes(event() * 3 + event(5))
+    (tmp_path / "emulated").write_bytes(event(count=3) + event(5))
+    script = '"$0" -c "from fserr_bpf.cli import entry; entry()" compare --offline'
+    outputs = []
+    for files in ("real emulated", "<(cat real) <(cat emulated)"):
+        done = subprocess.run(
+            ["bash", "-c", f"{script} {files}", sys.executable],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (1, "")
+        outputs.append(done.stdout.splitlines())
+        outputs[-1].pop(1)  # how the files are called
+    assert outputs[0] == outputs[1]
+    assert outputs[0][0] == "L2: the same errors, merged differently (224 and 112 bytes)"
 
 
 def test_megabytes_are_compared_and_a_closed_pipe_is_no_trouble(tmp_path: Path) -> None:

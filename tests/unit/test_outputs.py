@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgpack
 import pytest
 
-from fserr_bpf.codec.handles import HandleInode, inode_of
+from fserr_bpf.codec.handles import inode_of
 from fserr_bpf.errors import DecodeError
 from fserr_bpf.model.event import (
     Event,
@@ -26,11 +26,13 @@ from fserr_bpf.outputs.errno import errno_name
 from fserr_bpf.outputs.formats import FORMATS
 from fserr_bpf.outputs.schema import from_dict, to_dict
 from fserr_bpf.outputs.text import line, printable
+from fserr_bpf.uapi.dev import Dev
+from fserr_bpf.uapi.inode import InodeId
 
 TIME = 1795379267_123456789  # 2026-11-22 20:27:47 UTC
 ORIGIN = Origin(
     time_ns=TIME,
-    dev=(254, 0),
+    dev=Dev(254, 0),
     device="vda",
     mount_point="/",
     fstype="ext4",
@@ -65,6 +67,18 @@ LINES: dict[str, Event] = {
     "05:27:47.123456 vda    /               EIO -5           x12  superblock               "
     "cat[6498]      ext4_iget kprobe:__ext4_error_inode": SUPERBLOCK._replace(
         error=-5, error_count=12, origin=SUPERBLOCK.origin and SUPERBLOCK.origin._replace(line=0)
+    ),
+    "05:27:47.123456 vda    /               EIO 5            x1   superblock (ino 14)      "
+    "cat[6498]      ext4_iget:5021 kprobe:__ext4_error_inode": EVENT._replace(
+        handle=None, error=5, error_count=1
+    ),
+    "05:27:47.123456 vda    /               EIO 5            x1   ino 14 gen 1630451116    "
+    "no task        ext4_iget:5021 kprobe:__ext4_error_inode": EVENT._replace(
+        error=5, error_count=1, pid=0, origin=ORIGIN._replace(comm="")
+    ),
+    "05:27:47.123456 vda    /               EIO 5            x1   ino 14 gen 1630451116    "
+    "pid 6498       - kprobe:x": EVENT._replace(
+        error=5, error_count=1, origin=ORIGIN._replace(comm="", function="", source="kprobe:x")
     ),
     "05:27:47.123456 loop1  /srv/data       EFSBADCRC 74     x3   ino 14 gen 1630451116    "
     "cat[6498]      0xffffffffc0a01234 kprobe:xfs": EVENT._replace(
@@ -140,20 +154,20 @@ def test_errno_name(error: int, name: str) -> None:
 @pytest.mark.parametrize(
     ("handle", "inode"),
     [
-        (HANDLE, HandleInode(14, 1630451116)),
-        (FileHandle(0x81, struct.pack("<QI", 2**40, 7)), HandleInode(2**40, 7)),
-        (FileHandle(0x4D, struct.pack("<QQI", 257, 5, 7)), HandleInode(257, 7, 5)),
+        (HANDLE, InodeId(14, 1630451116)),
+        (FileHandle(0x81, struct.pack("<QI", 2**40, 7)), InodeId(2**40, 7)),
+        (FileHandle(0x4D, struct.pack("<QQI", 257, 5, 7)), InodeId(257, 7, 5)),
         (FileHandle(1, bytes(12)), None),
         (FileHandle(0x81, bytes(8)), None),
         (FileHandle(0x02, bytes(8)), None),
     ],
 )
-def test_inode_of_a_handle(handle: FileHandle, inode: HandleInode | None) -> None:
+def test_inode_of_a_handle(handle: FileHandle, inode: InodeId | None) -> None:
     assert inode_of(handle) == inode
 
 
 EXPECTED = {
-    "v": 1,
+    "v": 2,
     "type": "fs_error",
     "fsid": "88888888:88888888",
     "handle": {"handle_type": 1, "f_handle": "0e000000acb52e61"},
@@ -181,7 +195,8 @@ EXPECTED = {
         "block": 77,
         "task_start": 8211000000,
         "address": None,
-        "side": None,
+        "detail": None,
+        "reason": "",
     },
 }
 
@@ -195,7 +210,7 @@ def test_json_is_the_documented_schema() -> None:
 
 def test_msgpack_is_the_same_with_bin() -> None:
     data = FORMATS["msgpack"].encode(EVENT)
-    assert data.startswith(b"\x8c\xa1v\x01\xa4type")
+    assert data.startswith(b"\x8c\xa1v\x02\xa4type")
     handle = {"handle_type": 1, "f_handle": bytes.fromhex("0e000000acb52e61")}
     assert msgpack.unpackb(data) == EXPECTED | {"handle": handle}
 
@@ -220,7 +235,7 @@ def test_later_keys_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"v": 2}, "'v' is 2, not 1"),
+        ({"v": 3}, "'v' is 3, not 2"),
         ({"v": True}, "'v' is bool"),
         ({"type": "error"}, "'type' is 'error', not fs_error"),
         ({"fsid": "88888888-88888888"}, "'fsid' is not xxxxxxxx:xxxxxxxx"),
@@ -249,7 +264,7 @@ def test_refused(change: dict[str, object], reason: str) -> None:
 def test_to_dict_of_the_other_types() -> None:
     record = InfoRecord(8, 0, b"abcd")
     assert to_dict(OverflowEvent(extra=(record,), time_ns=5)) == {
-        "v": 1,
+        "v": 2,
         "type": "overflow",
         "pid": 0,
         "fd": -1,
@@ -258,7 +273,7 @@ def test_to_dict_of_the_other_types() -> None:
         "time_ns": 5,
     }
     assert to_dict(OtherEvent(256, 7, -1)) == {
-        "v": 1,
+        "v": 2,
         "type": "other",
         "mask": 256,
         "pid": 7,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from compare import kernels
-from compare.cells import Level
-from compare.profiles import profile, version_of
 from fserr_bpf.model.stream import Stream
+from fserr_bpf_compare.machines import kernels
+from fserr_bpf_compare.verdict.cells import Level
+from fserr_bpf_compare.verdict.profiles import profile, version_of
+from tests.unit.test_docs import rows
 
 
 @pytest.mark.parametrize("version", [(5, 10), (6, 1), (6, 12), (6, 19)])
@@ -37,7 +41,7 @@ def test_what_no_kernel_sends_is_compared_with_nothing(
     asked, level, _, reason = profile(version, stream)
     assert (asked, level) == (stream, None)
     assert reason == (
-        f"this kernel sends the stream {sent}, so there is nothing to compare {stream} with"
+        f"this kernel sends the stream {sent}: it has nothing to compare {stream} with"
     )
 
 
@@ -56,8 +60,25 @@ def test_version_of_a_release(release: str, version: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("release", ["", "amd64", "v6.1", "6"])
 def test_what_is_no_release_is_refused(release: str) -> None:
-    with pytest.raises(ValueError, match="is no kernel release"):
+    with pytest.raises(ValueError, match="is not a kernel release"):
         version_of(release)
+
+
+def test_the_document_has_the_same_promises() -> None:
+    text = (Path(__file__).parents[2] / "docs/compare.md").read_text()
+    _, *table = rows(text.partition("## What a kernel promises")[2], 4)
+    assert [row[0].partition(" with")[0] for row in table] == [
+        "up to 6.19",
+        "7.0 and later",
+        "6.12",
+    ]
+    for (_, streams, level, _), version in zip(table, [(6, 19), (7, 0), (6, 12)], strict=True):
+        patched = version == (6, 12)
+        named = re.findall(r"`(\w+)`", streams)
+        promised = {s: profile(version, s, patched=patched).level for s in (None, *Stream)}
+        assert profile(version, None, patched=patched).stream == named[0]
+        assert {s for s, found in promised.items() if found is not None} == {None, *named}
+        assert {found.name for found in promised.values() if found is not None} == {level}
 
 
 def test_the_lab_has_kernels_of_both_kinds() -> None:

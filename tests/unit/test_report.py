@@ -14,12 +14,14 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
-from compare import report
-from compare.cells import Cell, Difference, Judged, Level, Outcome, Read
-from compare.report import document, junit, page
-from compare.report.streams import streams
-from compare.report.text import visible
 from fserr_bpf.errors import OutputError
+from fserr_bpf_compare import report
+from fserr_bpf_compare.report import document, junit, page
+from fserr_bpf_compare.report.streams import streams
+from fserr_bpf_compare.report.text import visible
+from fserr_bpf_compare.verdict.cells import Cell, Difference, Judged, Level, Outcome, Read, Witness
+from fserr_bpf_compare.verdict.judge import judge
+from fserr_bpf_compare.verdict.unheard import Unheard
 from tests.unit.report_cells import (
     OTHER_PID,
     OVERFLOW,
@@ -81,7 +83,7 @@ def test_full_disk_leaves_the_old_report(tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from pathlib import Path\nfrom compare import report\n"
+        "from pathlib import Path\nfrom fserr_bpf_compare import report\n"
         "from fserr_bpf.errors import OutputError\n"
         "from tests.unit.report_cells import RUN, whole_matrix\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -97,7 +99,7 @@ def test_full_disk_leaves_the_old_report(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout == (
-        f"the report cannot be written to {tmp_path}: File too large; give another --report\n"
+        f"cannot write the report to {tmp_path}: File too large; give another --report\n"
     )
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
 
@@ -114,7 +116,7 @@ def test_directory_that_is_none(tmp_path: Path) -> None:
 def test_without_jinja2_the_remedy_is_said_before_the_run() -> None:
     code = (
         "import sys; sys.modules['jinja2'] = None\n"
-        "from pathlib import Path\nfrom compare import report\n"
+        "from pathlib import Path\nfrom fserr_bpf_compare import report\n"
         "from fserr_bpf.errors import FserrError\n"
         "try:\n    report.check(Path())\nexcept FserrError as error:\n    print(error)\n"
     )
@@ -122,7 +124,7 @@ def test_without_jinja2_the_remedy_is_said_before_the_run() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == (
-        "--report needs Jinja2; pip install 'fserr-bpf[compare]', or make compare\n"
+        "--report needs Jinja2; run pip install 'fserr-bpf[compare]', or make compare\n"
     )
 
 
@@ -154,6 +156,20 @@ def test_json_gives_back_every_cell() -> None:
     assert whole["run"]["started"] == "2026-03-01T12:30:05+00:00"
 
 
+def test_json_is_read_as_it_was_written() -> None:
+    for cells in (one_of_each(), [hostile()], []):
+        assert document.read(document.render(cells, RUN)) == (cells, RUN)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"v": 2, "run": {}, "cells": []}', '{"v": 1, "run": {}, "cells": []}'],
+)
+def test_json_of_something_else_is_refused(text: str) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        document.read(text)
+
+
 def test_junit_tells_the_outcomes_apart() -> None:
     root = Xml.fromstring(junit.render(one_of_each(), RUN))
     first, second = root.iter("testsuite")
@@ -167,10 +183,10 @@ def test_junit_tells_the_outcomes_apart() -> None:
     assert [child.tag for child in different] == ["failure"]
     assert (different[0].text or "").splitlines()[0] == "event 0 pid: 3859 / 3860"
     assert [(child.tag, child.get("message")) for child in broken] == [
-        ("error", "the cause was none: the kernel logged nothing like EXT4-fs error")
+        ("error", "nothing failed: the kernel logged no message that matches EXT4-fs error")
     ]
     assert second[0][0].tag == "skipped"
-    assert second[0][0].get("message") == "this kernel has no FAN_FS_ERROR: the mark is refused"
+    assert second[0][0].get("message") == "this kernel has no FAN_FS_ERROR: it refuses the mark"
 
 
 def test_junit_of_hostile_text_can_be_parsed() -> None:
@@ -228,7 +244,10 @@ def test_same_for_want_of_events_is_said() -> None:
         page.render([judged(cell([b""], [b""])), judged(cell(scenario="ext4_htree"))], RUN)
     )
     assert shown.count("L0 ∅") == 2  # matrix and detail
-    assert shown.count("Neither side sent an event: this kernel reports nothing here.") == 1
+    assert (
+        shown.count("No event on either side, and none is due; the kernel log shows the fault.")
+        == 1
+    )
 
 
 def test_own_kernel_is_run_again_with_its_modules() -> None:
@@ -363,3 +382,24 @@ def test_whole_matrix_stays_small() -> None:
     text = page.render(whole_matrix(), RUN)
     assert text.count('<div class="detail"') == 420
     assert len(text.encode()) < 4_000_000
+
+
+def test_page_of_images_says_what_was_done_and_what_the_log_has_beyond() -> None:
+    message = "EXT4-fs error (device loop0): ext4_mb_generate_buddy:1217: <b>"
+    unheard = (Unheard("ext4_mb_generate_buddy", 2, message),)
+    steps = ("mount -> 0", "read -> 0: 2 files; failed: EFSCORRUPTED x1")
+    image = cell(scenario="a b.gz")._replace(
+        trigger=steps, image="/x/a b.gz", fstype="ext4", unheard=unheard, mounting=3
+    )
+    alone = image._replace(scenario="b", witness=Witness.LOG, real=(), heard=(("x", 1),))
+    text = page.render([judged(image), judge(alone, ())], RUN)
+    assert "images of ext4" in text
+    assert "read -&gt; 0: 2 files; failed: EFSCORRUPTED x1" in text
+    assert (
+        "sudo fserr-bpf compare --kernel 6.12 --images &#39;/x/a b.gz&#39; --stream native" in text
+    )
+    assert "Errors in the log of 6.12 without an event" in text
+    assert "4<td>ext4_mb_generate_buddy<td>a b.gz and 1 more" in text
+    assert "6 more are from before a mount was complete" in text
+    assert "<b>" not in text
+    assert "No group of the kernel sends this stream" in text

@@ -7,7 +7,7 @@ from struct import Struct
 
 import pytest
 
-from fserr_bpf.live.seccomp import FILTER
+from fserr_bpf.tasks.seccomp import FILTER
 from fserr_bpf.uapi import seccomp
 from tests.c_reader import COMPILER
 from tests.unit.test_uapi_layout import compile_and_run, expected_fields, show_fields

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from compare.sidebyside import side_by_side
+from fserr_bpf_compare.report.decoded import events
+from fserr_bpf_compare.report.sidebyside import side_by_side
 
 # linux/fanotify.h by hand: metadata, FID record of the superblock form, ERROR record
 EVENT = (
@@ -29,7 +30,9 @@ OTHER_ERROR = """\
 
 
 def show(left: bytes, right: bytes, *, colour: bool = False) -> str:
-    heading, *lines = side_by_side(left, right, ("ours", "the kernel's"), colour=colour)
+    heading, *lines = side_by_side(
+        events(left), events(right), ("ours", "the kernel's"), colour=colour
+    )
     assert heading == " " * 12 + f"{'ours':<37}|  the kernel's"
     assert max(map(len, lines)) <= 100
     return "".join(f"{line}\n" for line in lines)

@@ -10,18 +10,30 @@ from pathlib import Path
 import pytest
 
 from fserr_bpf.cli import main
-from fserr_bpf.codec.detail import Detail, detail_record
 from fserr_bpf.codec.fanotify import encode
+from fserr_bpf.codec.proposed import DetailedError, detailed_error_record
 from fserr_bpf.model.event import Event, FsErrorEvent, Fsid, Origin, OverflowEvent
 from fserr_bpf.outputs.formats import FORMATS
 from fserr_bpf.outputs.text import line
 from fserr_bpf.symbolize import PortableAddress, Symbolizer
+from fserr_bpf.uapi.dev import Dev
 from tests.unit.test_symbolize import SOURCE, addr2line, build, build_id
 
 
 def event_at(address: PortableAddress | None) -> FsErrorEvent:
     origin = Origin(
-        *(1_700_000_000_000_000_000, (7, 0), "loop0", "/mnt", "xfs", 12, 1, 3, "cat", "kprobe:x"),
+        *(
+            1_700_000_000_000_000_000,
+            Dev(7, 0),
+            "loop0",
+            "/mnt",
+            "xfs",
+            12,
+            1,
+            3,
+            "cat",
+            "kprobe:x",
+        ),
         failaddr=0xFFFFFFFFC0001234,
         address=address,
     )
@@ -97,7 +109,9 @@ def test_return_addresses_are_looked_up_before(
 def test_raw_streams_have_addresses_of_this_boot_only(
     tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    event = FsErrorEvent(Fsid(1, 2), None, 117, 1, 3, extra=(detail_record(Detail(1, failaddr=5)),))
+    event = FsErrorEvent(
+        Fsid(1, 2), None, 117, 1, 3, extra=(detailed_error_record(DetailedError(1, failaddr=5)),)
+    )
     (tmp_path / "raw").write_bytes(encode(event) * 2)
     assert main(["symbolize", str(tmp_path / "raw")]) == 0
     captured = capsys.readouterr()
@@ -110,7 +124,7 @@ def test_raw_streams_have_addresses_of_this_boot_only(
     ("data", "message"),
     [
         (b'{"v":1\n', "offset 0: not a line of JSON: "),
-        (b'{"v":2}\n', "offset 0: event key 'v' is 2, not 1\n"),
+        (b'{"v":3}\n', "offset 0: event key 'v' is 3, not 2\n"),
         (b"[" * 100000, "offset 0: "),
         (b"{" + b'"a":{' * 100000, "offset 0: not a line of JSON: "),
     ],
@@ -173,7 +187,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Se
             super().__init__(*arguments, directory=str(tmp_path / "served"))  # type: ignore[arg-type]
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever).start()
+        threading.Thread(target=listening.serve_forever, args=(0.01,)).start()
         monkeypatch.setenv("DEBUGINFOD_URLS", f"http://127.0.0.1:{listening.server_port}")
         yield Handler
         listening.shutdown()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from compare import terminal
-from compare.cells import Cell, Difference, Judged, Level, Outcome, Read
+from fserr_bpf_compare.report import terminal
+from fserr_bpf_compare.verdict.cells import Cell, Difference, Judged, Level, Outcome, Read
 
 EVENT = Read(0, b"x" * 56)
 
@@ -31,7 +31,7 @@ def test_table() -> None:
         "one       L0         not run  L0 ∅",
         "two       DIFFERENT  not run  L2*",
         "",
-        "∅: rightly silent on both sides",
+        "∅: no event on either side, and none is due; the kernel log shows the fault",
         "",
         "DIFFERENT: event 0 pid: 7 / 8: two on 6.1",
         "not run: no FAN_FS_ERROR: all on 5.10",

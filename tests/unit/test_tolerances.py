@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from compare.cells import Cell, Judged, Level, Outcome
-from compare.levels import FIELDS
-from compare.scenarios import SCENARIOS
-from compare.tolerances import Tolerance, load, stale
 from fserr_bpf.errors import LabError
+from fserr_bpf_compare.scenarios import SCENARIOS
+from fserr_bpf_compare.verdict.cells import Cell, Judged, Level, Outcome
+from fserr_bpf_compare.verdict.levels import FIELDS
+from fserr_bpf_compare.verdict.tolerances import Tolerance, load, stale
 
 ENTRY = """\
 [[tolerance]]
@@ -59,8 +59,8 @@ def test_the_table_of_the_tree_is_valid_and_about_scenarios_that_exist() -> None
     [
         ("[[tolerance]", "cannot be read"),
         (ENTRY.replace("tolerance]]", "tolerate]]"), "has the unknown key 'tolerate'"),
-        (ENTRY.replace("[[tolerance]]", "[tolerance]"), "has a [tolerance] that is no list"),
-        ("tolerance = [1]", "entry 1 is no table"),
+        (ENTRY.replace("[[tolerance]]", "[tolerance]"), "has a [tolerance] that is not a list"),
+        ("tolerance = [1]", "entry 1 is not a table"),
         (ENTRY + "kernel = 1\n", "entry 1 (worker-pid) has the unknown key 'kernel'"),
         (ENTRY + ENTRY, "has the id 'worker-pid' twice"),
         (ENTRY.replace('["6.12.*", "7.*"]', '"7.*"'), "has no list of kernels"),
@@ -88,7 +88,7 @@ def test_no_key_may_be_missing(tmp_path: Path, key: str) -> None:
 
 
 def test_a_table_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match=r"^none\.toml cannot be read: .*; repair it$"):
+    with pytest.raises(LabError, match=r"^none\.toml: cannot be read: .*; repair it$"):
         load(tmp_path / "none.toml")
 
 
@@ -98,7 +98,7 @@ def judged(release: str, outcome: Outcome, *tolerated: str) -> Judged:
 
 
 PID = Tolerance("worker-pid", "xfs_*", ("7.*",), "pid", "chance", "https://x")
-LINE = "stale tolerance: worker-pid was not needed; take it out of tolerances.toml"
+LINE = "stale tolerance: worker-pid was not needed; remove it from tolerances.toml"
 
 
 @pytest.mark.parametrize(

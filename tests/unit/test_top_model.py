@@ -7,6 +7,7 @@ import pytest
 from fserr_bpf.model.event import FsErrorEvent, Fsid, OverflowEvent
 from fserr_bpf.top import model
 from fserr_bpf.top.model import Board, FileSystem, Order, Row, Snapshot, ranked
+from fserr_bpf.uapi.dev import Dev
 from tests.unit.top_events import BEGIN_NS, SECOND, error
 
 
@@ -19,7 +20,7 @@ def board_of(*events: FsErrorEvent) -> Board:
 
 def file_system(minor: int, mount_point: str | None = None) -> FileSystem:
     point = mount_point or f"/srv/{minor}"
-    return FileSystem(Fsid(1, minor), (7, minor), f"loop{minor}", point, "ext4")
+    return FileSystem(Fsid(1, minor), Dev(7, minor), f"loop{minor}", point, "ext4")
 
 
 def check_sums(snapshot: Snapshot) -> None:

@@ -8,13 +8,25 @@ from fserr_bpf.model.event import FsErrorEvent, Fsid, Origin
 from fserr_bpf.symbolize import PortableAddress, Symbolizer
 from fserr_bpf.top.model import Board
 from fserr_bpf.top.places import Places
+from fserr_bpf.uapi.dev import Dev
 from tests.live.conftest import wait_until
 from tests.unit.test_symbolize import addr2line, build, build_id
 
 
 def error_at(address: PortableAddress | None, function: str) -> FsErrorEvent:
     origin = Origin(
-        *(1_700_000_000_000_000_000, (7, 0), "loop0", "/mnt", "xfs", 12, 1, 3, "cat", "kprobe:x"),
+        *(
+            1_700_000_000_000_000_000,
+            Dev(7, 0),
+            "loop0",
+            "/mnt",
+            "xfs",
+            12,
+            1,
+            3,
+            "cat",
+            "kprobe:x",
+        ),
         function=function,
         failaddr=0xFFFFFFFFC0001234,
         address=address,

@@ -116,7 +116,7 @@ def refused(code: str, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_no_terminal_is_told_before_anything_starts() -> None:
+def test_no_terminal_is_refused_before_anything_starts() -> None:
     assert refused(TOP, "/nonexistent") == (
         UsageError.exit_code,
         "fserr-bpf: top needs a terminal; use top --once, or run\n",
@@ -126,7 +126,7 @@ def test_no_terminal_is_told_before_anything_starts() -> None:
 def test_json_without_once_is_refused() -> None:
     assert refused(TOP, "--json") == (
         UsageError.exit_code,
-        "fserr-bpf: --json is for --once; add --once, or use run --format json\n",
+        "fserr-bpf: --json needs --once; add --once, or use run --format json\n",
     )
 
 
@@ -141,7 +141,8 @@ def test_without_rich_the_remedy_is_said() -> None:
     code = f"import sys; sys.modules['rich'] = None\n{TOP}"
     assert refused(code, "--once") == (
         FserrError.exit_code,
-        "fserr-bpf: top needs rich; apt install python3-rich, or pip install 'fserr-bpf[top]'\n",
+        "fserr-bpf: top needs rich; "
+        "run apt install python3-rich, or pip install 'fserr-bpf[top]'\n",
     )
     # for JSON it is not needed: the next thing that is wrong is said
     assert "/nonexistent" in refused(code, "--once", "--json", "/nonexistent")[1]

@@ -7,11 +7,14 @@ import math
 
 import pytest
 
+from fserr_bpf.uapi.dev import Dev
+
 pytest.importorskip("rich")
 
 from rich.cells import cell_len
 
-from fserr_bpf.model.event import Event, Fsid, OverflowEvent, Side
+from fserr_bpf.model.event import Detail, Event, Fsid, OverflowEvent
+from fserr_bpf.model.state import Condition, FilesystemState
 from fserr_bpf.top.ages import Ages
 from fserr_bpf.top.columns import Column, fit, pad, shorten
 from fserr_bpf.top.model import Board, FileSystem, Order
@@ -20,7 +23,8 @@ from tests.unit.top_events import BEGIN_NS, SECOND, error
 
 NOTICE = "cannot see fatal btrfs errors: the kernel has no kprobes"
 FRAME = Frame("proposed", Order.COUNT, paused=False, notices=[NOTICE])
-QUIET = FileSystem(Fsid(1, 99), (8, 0), "sda", "/", "ext4")
+CONDITIONS = (Condition.OK, Condition.READ_ONLY, Condition.SHUTDOWN)
+QUIET = FileSystem(Fsid(1, 99), Dev(8, 0), "sda", "/", "ext4")
 HOSTILE = "\x1b[31m\n[red]\x9b\udcff数\\"
 
 
@@ -35,8 +39,8 @@ def shown(
     board = Board()
     for event in events:
         board.add(event)
-    more = (QUIET._replace(dev=(8, minor), mount_point="/x") for minor in range(1, quiet + 1))
-    board.watch([QUIET, FileSystem(Fsid(1, 0), (7, 0), "loop0", "/srv/0", "ext4"), *more])
+    more = (QUIET._replace(dev=Dev(8, minor), mount_point="/x") for minor in range(1, quiet + 1))
+    board.watch([QUIET, FileSystem(Fsid(1, 0), Dev(7, 0), "loop0", "/srv/0", "ext4"), *more])
     ages = Ages(BEGIN_NS + int(seconds * SECOND))
     return [line.plain.rstrip() for line in render(board.snapshot(), frame, ages, width, height)]
 
@@ -52,10 +56,10 @@ def test_whole_view() -> None:
         "fserr-bpf top   20M errors on 2 of 3 file systems             proposed, by count",
         "cannot see fatal btrfs errors: the kernel has no kprobes",
         "",
-        " ERRORS  LAST      DEVICE    TYPE          MOUNT POINT",
-        "    20M  2 min     loop1     ext4          /srv/1 (unmounted)",
-        "      3  2 min     loop0     ext4          /srv/0",
-        "      0  -         sda       ext4          /",
+        " ERRORS  LAST      DEVICE    STATE           TYPE      MOUNT POINT",
+        "    20M  2 min     loop1     -               ext4      /srv/1 (unmounted)",
+        "      3  2 min     loop0     -               ext4      /srv/0",
+        "      0  -         sda       -               ext4      /",
         "",
         " ERRORS  LAST      DEVICE    ERROR         PLACE",
         "    20M  2 min     loop1     EFSCORRUPTED  kprobe:__ext4_error",
@@ -71,13 +75,33 @@ def test_whole_view() -> None:
     # fmt: on
 
 
+def test_a_file_system_that_is_not_ok_comes_before_those_that_are() -> None:
+    board = Board()
+    names = ("sda", "sdb", "sdc")
+    watched = [FileSystem(Fsid(1, i), Dev(8, i), n, f"/{n}", "xfs") for i, n in enumerate(names)]
+    board.watch(watched)
+    states = {
+        Dev(8, i): FilesystemState(Dev(8, i), n, "", (), "xfs", (f"/{n}",), False, condition)
+        for i, (n, condition) in enumerate(zip(names, CONDITIONS, strict=True))
+    }
+    snapshot = board.snapshot()._replace(states=states)
+    lines = render(snapshot, FRAME._replace(notices=[]), Ages(BEGIN_NS), 80, 8)
+    assert [line.plain.rstrip() for line in lines][:5] == [
+        "fserr-bpf top   0 errors on 0 of 3 file systems, 1 not ok     proposed, by count",
+        " ERRORS  LAST      DEVICE    STATE           TYPE      MOUNT POINT",
+        "      0  -         sdc       shut down       xfs       /sdc",
+        "      0  -         sda       ok              xfs       /sda",
+        "      0  -         sdb       read-only       xfs       /sdb",
+    ]
+
+
 def test_without_errors_it_says_so() -> None:
     assert shown(height=8) == [
         "fserr-bpf top   0 errors on 0 of 2 file systems               proposed, by count",
         NOTICE,
-        " ERRORS  LAST      DEVICE    TYPE          MOUNT POINT",
-        "      0  -         sda       ext4          /",
-        "      0  -         loop0     ext4          /srv/0",
+        " ERRORS  LAST      DEVICE    STATE           TYPE      MOUNT POINT",
+        "      0  -         sda       -               ext4      /",
+        "      0  -         loop0     -               ext4      /srv/0",
         *([""] * 2),
         "q quit   c by count   t by time   p pause",
     ]
@@ -127,18 +151,18 @@ def test_hostile_names_are_escaped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mount_point", "side", "words"),
+    ("mount_point", "detail", "words"),
     [
-        ("/srv", Side("METADATA", path="/srv/a/b", name="b"), "/a/b"),
-        ("/", Side("METADATA", path="/a/b"), "/a/b"),
-        ("/srv", Side("METADATA", path="/srv"), "/srv"),
-        ("/srv", Side("METADATA", path="/srv2/a"), "/srv2/a"),
-        ("/srv", Side("METADATA", name="a/b"), "a/b"),
-        ("/srv", Side("METADATA"), "ino 7"),
+        ("/srv", Detail("METADATA", path="/srv/a/b", name="b"), "/a/b"),
+        ("/", Detail("METADATA", path="/a/b"), "/a/b"),
+        ("/srv", Detail("METADATA", path="/srv"), "/srv"),
+        ("/srv", Detail("METADATA", path="/srv2/a"), "/srv2/a"),
+        ("/srv", Detail("METADATA", name="a/b"), "a/b"),
+        ("/srv", Detail("METADATA"), "ino 7"),
     ],
 )
-def test_object_is_the_best_that_is_known(mount_point: str, side: Side, words: str) -> None:
-    event = error(mount_point=mount_point, ino=7, side=side)
+def test_object_is_the_best_that_is_known(mount_point: str, detail: Detail, words: str) -> None:
+    event = error(mount_point=mount_point, ino=7, detail=detail)
     assert shown(event)[-1].split("EFSCORRUPTED  ")[1].split("  ")[0] == words
 
 

@@ -9,7 +9,10 @@ from struct import Struct, calcsize
 
 import pytest
 
+from fserr_bpf.kernel import syscalls
+from fserr_bpf.kernel.capabilities import Capability
 from fserr_bpf.uapi import exportfs, fanotify, record
+from fserr_bpf.uapi import fcntl as uapi_fcntl
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which("cc")
@@ -106,7 +109,7 @@ def test_numbers_are_those_of_the_header(tmp_path: Path) -> None:
     numbers = {
         name: value for name, value in vars(fanotify).items() if name.startswith(("FAN_", "FANOTI"))
     }
-    assert len(numbers) == 40
+    assert len(numbers) == 41
     statements = []
     for name, value in numbers.items():
         printed = f'printf("{name} %lld\\n", (long long){name});'
@@ -117,6 +120,34 @@ def test_numbers_are_those_of_the_header(tmp_path: Path) -> None:
     lines = compile_and_run(tmp_path, ["<linux/fanotify.h>", "<fcntl.h>"], statements)
     assert lines.pop() == [str(exportfs.MAX_HANDLE_SZ)]
     assert lines == [[name, str(value)] for name, value in numbers.items()]
+
+
+@pytest.mark.parametrize(
+    ("header", "numbers"),
+    [
+        ("fcntl", {k: v for k, v in vars(uapi_fcntl).items() if k.startswith("AT_")}),
+        ("capability", {f"CAP_{capability.name}": int(capability) for capability in Capability}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_numbers_of_other_headers(tmp_path: Path, header: str, numbers: dict[str, int]) -> None:
+    assert len(numbers) > 3
+    statements = [f'printf("{name} %d\\n", (int){name});' for name in numbers]
+    lines = compile_and_run(tmp_path, [f"<linux/{header}.h>"], statements)
+    assert lines == [[name, str(value)] for name, value in numbers.items()]
+
+
+def test_statx_is_read_where_the_header_has_it(tmp_path: Path) -> None:
+    fields = ("stx_ino", "stx_dev_major", "stx_dev_minor", "stx_mnt_id")
+    lines = compile_and_run(tmp_path, ["<linux/stat.h>"], show_fields("struct statx", fields))
+    assert lines == [
+        *([str(syscalls.STX_INO), "8", "0"], [str(syscalls.STX_DEV), "4", "0"]),
+        *([str(syscalls.STX_DEV + 4), "4", "0"], [str(syscalls.STX_MNT_ID), "8", "0"]),
+        [str(syscalls.STX_SIZE)],
+    ]
+    numbers = 'printf("%d %d\\n", STATX_INO, STATX_MNT_ID);'
+    (line,) = compile_and_run(tmp_path, ["<linux/stat.h>"], [numbers])
+    assert line == [str(syscalls.STATX_INO), str(syscalls.STATX_MNT_ID)]
 
 
 def test_handle_layouts_are_as_long_as_the_file_systems_say() -> None:

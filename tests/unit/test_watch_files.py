@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fserr_bpf.errors import UsageError
-from fserr_bpf.live.mounts import MountTable, parse_mountinfo
-from fserr_bpf.watchfiles.fileerror import FileError, environment, json_line, line
+from fserr_bpf.kernel.mounts import MountTable, parse_mountinfo
+from fserr_bpf.uapi.dev import Dev
+from fserr_bpf.watchfiles.fileerror import FileError, Held, environment, json_line, line
 from fserr_bpf.watchfiles.globs import Glob
-from fserr_bpf.watchfiles.hook import AT_ONCE, Backlog
+from fserr_bpf.watchfiles.hook import AT_ONCE, FILES_KEPT, Backlog, Begun, Intervals
 from fserr_bpf.watchfiles.views import Views
 
 # globs
@@ -65,7 +66,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def by_bash(top: Path, glob: str) -> set[str]:
-    """The regular files that bash itself finds below ``top``."""
+    """The regular files that bash itself finds below ``top``; it repeats a double slash."""
     script = (
         'shopt -s globstar dotglob nullglob; eval "found=($0)"; for file in "${found[@]}"; do'
         ' [ -f "$file" ] && printf "%s\\0" "$file"; done; true'
@@ -77,7 +78,7 @@ def by_bash(top: Path, glob: str) -> set[str]:
         check=True,
     )
     assert done.stderr == b""
-    return {name for name in os.fsdecode(done.stdout).split("\0") if name}
+    return {os.path.normpath(name) for name in os.fsdecode(done.stdout).split("\0") if name}
 
 
 def files_of(top: Path, pattern: str) -> set[str]:
@@ -163,7 +164,7 @@ def table(text: bytes = TABLE) -> MountTable:
 
 
 def paths(name: str, minor: int) -> list[str]:
-    return [path for path, _ in Views(table()).paths_of(name, (8, minor))]
+    return [path for path, _ in Views(table()).paths_of(name, Dev(8, minor))]
 
 
 def test_a_name_shows_through_every_mount() -> None:
@@ -185,16 +186,18 @@ def test_hidden_mounts_show_nothing() -> None:
     assert paths("/f", 6) == []
     assert paths("/f", 7) == ["/twice/f"]
     views = Views(table())
-    assert [m.mount_id for dev in ((8, 4), (8, 6), (8, 7)) for m in views.mounts_of(dev)] == [27]
+    assert [
+        m.mount_id for dev in (Dev(8, 4), Dev(8, 6), Dev(8, 7)) for m in views.mounts_of(dev)
+    ] == [27]
 
 
 def test_paths_and_names_are_each_others_reverse() -> None:
     views = Views(table())
     for name, minor in (("/a/f", 2), ("/f", 3), ("/sub volume/f", 8), ("/x", 1)):
-        for path, mount in views.paths_of(name, (8, minor)):
+        for path, mount in views.paths_of(name, Dev(8, minor)):
             assert views.mount_at(path) is mount
-            assert views.name_at(path, (8, minor)) == name
-    assert views.name_at("/srv/f", (8, 1)) == ""
+            assert views.name_at(path, Dev(8, minor)) == name
+    assert views.name_at("/srv/f", Dev(8, 1)) == ""
 
 
 def test_this_machines_own_table(tmp_path: Path) -> None:
@@ -225,7 +228,7 @@ ERROR = FileError(
     length=None,
     ino=12,
     generation=7,
-    dev=(8, 1),
+    dev=Dev(8, 1),
     device="sda1",
     fstype="ext4",
     mount_point="/srv",
@@ -252,12 +255,13 @@ def test_json_has_every_field_and_the_bytes_of_the_path() -> None:
 
 
 def test_the_environment_reaches_a_shell_as_it_is() -> None:
-    whole = environment(ERROR)
+    whole = environment(ERROR, Held())
     done = subprocess.run(["env", "-0"], env=whole, capture_output=True, check=True)
     assert b"FSERR_PATH=/srv/evil\n\x1b\xff\0" in done.stdout
     assert whole["FSERR_TIME"] == "1700000000.000000001"
+    assert (whole["FSERR_HELD_COUNT"], whole["FSERR_HELD_FILES"]) == ("0", "0")
     assert (whole["FSERR_POS"], whole["FSERR_LENGTH"], whole["FSERR_DELETED"]) == ("", "", "")
-    assert environment(ERROR._replace(pos=0, length=1))["FSERR_POS"] == "0"
+    assert environment(ERROR._replace(pos=0, length=1), Held())["FSERR_POS"] == "0"
     document = (Path(__file__).parents[2] / "docs/watch-files.md").read_text()
     assert {key for key in whole if f"| `{key}` |" in document} == whole.keys()
 
@@ -269,15 +273,23 @@ def error(path: str, count: int = 1, number: int = 5) -> FileError:
     return ERROR._replace(path=path, error_count=count, error=number)
 
 
+def take(backlog: Backlog, now: float = 0.0) -> Begun | None:
+    return backlog.take(now)
+
+
+def ran(number: int, error: FileError, held: Held = Held()) -> Begun:  # noqa: B008 - immutable
+    return Begun(number, error, held)
+
+
 def test_a_burst_becomes_one_later_run_with_the_sum() -> None:
     backlog = Backlog()
     assert backlog.add(error("a", 2))
-    assert backlog.take() == (1, error("a", 2))
+    assert take(backlog) == ran(1, error("a", 2))
     for count in (1, 10, 100):
         assert backlog.add(error("a", count))
-    assert backlog.take() is None  # never two at a time for one file
+    assert take(backlog) is None  # never two at a time for one file
     assert backlog.done(1) == error("a", 2)
-    assert backlog.take() == (2, error("a", 111))
+    assert take(backlog) == ran(2, error("a", 111))
     assert backlog.joined == 2
     assert len(backlog) == 0
 
@@ -286,23 +298,110 @@ def test_other_files_and_other_errors_do_not_join() -> None:
     backlog = Backlog()
     for each in (error("a"), error("b"), error("a", number=28)):
         assert backlog.add(each)
-    begun = [backlog.take() for _ in range(4)]
-    assert begun == [(1, error("a")), (2, error("b")), (3, error("a", number=28)), None]
+    begun = [take(backlog) for _ in range(4)]
+    assert begun == [ran(1, error("a")), ran(2, error("b")), ran(3, error("a", number=28)), None]
 
 
 def test_no_more_than_a_few_run_and_a_bounded_number_waits() -> None:
     backlog = Backlog(limit=10)
     for index in range(AT_ONCE):
         assert backlog.add(error(f"running{index}"))
-        assert backlog.take()
+        assert take(backlog)
     accepted = [backlog.add(error(f"waiting{index}")) for index in range(12)]
     assert accepted == [True] * 10 + [False] * 2
     assert backlog.add(error("waiting3", 5))  # joins: no room needed
-    assert backlog.take() is None
+    assert take(backlog) is None
     backlog.done(2)
-    assert backlog.take() == (AT_ONCE + 1, error("waiting0"))
+    assert take(backlog) == ran(AT_ONCE + 1, error("waiting0"))
     assert backlog.drop_all() == 9
     assert (backlog.joined, backlog.dropped) == (1, 2 + 9)
+
+
+def of(ino: int, count: int = 1, number: int = 5) -> FileError:
+    return error(f"/srv/{ino}", count, number)._replace(ino=ino)
+
+
+def test_a_file_has_one_run_in_its_interval() -> None:
+    """From beginning to beginning; others do not wait for it, whatever its path and error."""
+    backlog = Backlog(intervals=Intervals(file=60))
+    assert backlog.due() is None
+    for each in (of(1), of(1, 10), of(1, 100, number=28), of(2)):
+        assert backlog.add(each)
+    assert take(backlog, 100.0) == ran(1, of(1, 11))
+    assert take(backlog, 100.0) == ran(2, of(2))
+    backlog.done(1)
+    backlog.done(2)
+    assert backlog.add(of(1, 7))
+    assert (take(backlog, 159.9), backlog.due()) == (None, 160.0)
+    assert take(backlog, 160.0) == ran(3, of(1, 100, number=28))
+    assert (take(backlog, 200.0), backlog.due()) == (None, 220.0)
+    assert take(backlog, 220.0) == ran(4, of(1, 7))
+    assert (backlog.joined, backlog.dropped, len(backlog)) == (1, 0, 0)
+
+
+def test_a_run_that_lasts_longer_than_the_interval_is_still_the_only_one_of_its_kind() -> None:
+    backlog = Backlog(intervals=Intervals(file=1))
+    backlog.add(of(1))
+    assert take(backlog, 0.0)
+    backlog.add(of(1))
+    assert (take(backlog, 5.0), backlog.due()) == (None, None)
+    backlog.done(1)
+    assert backlog.due() == 1.0
+    assert take(backlog, 5.0) == ran(2, of(1))
+
+
+def test_all_files_share_the_run_after_the_interval() -> None:
+    """300 files that fail three times each made 894 runs."""
+    backlog = Backlog(intervals=Intervals(all=10))
+    begun = []
+    for second in range(3):
+        for ino in range(300):
+            assert backlog.add(of(ino))
+            begun.append(take(backlog, float(second)))
+    assert [each for each in begun if each] == [ran(1, of(0))]
+    assert backlog.due() == 10.0
+    backlog.done(1)
+    # of the first file two more, of the others three each; the oldest of these has the run
+    assert take(backlog, 10.0) == ran(2, of(1, 3), Held(298 * 3 + 2, 299))
+    assert (take(backlog, 30.0), backlog.due(), len(backlog)) == (None, None, 0)
+    assert backlog.joined == 900 - 2
+    backlog.add(of(5))
+    assert (take(backlog, 19.0), backlog.due()) == (None, 20.0)
+    assert take(backlog, 20.0) == ran(3, of(5))
+
+
+def test_other_errors_of_the_same_file_are_no_other_file() -> None:
+    backlog = Backlog(intervals=Intervals(all=10))
+    for each in (of(1), of(1, 2, number=28), of(2, 4)):
+        backlog.add(each)
+    assert take(backlog) == ran(1, of(1), Held(6, 1))
+
+
+def test_both_intervals() -> None:
+    """What a file's interval still holds back is summed up by the next run of any."""
+    backlog = Backlog(intervals=Intervals(file=60, all=10))
+    backlog.add(of(1))
+    assert take(backlog, 0.0) == ran(1, of(1))
+    backlog.done(1)
+    backlog.add(of(1, 5))
+    assert (take(backlog, 10.0), backlog.due()) == (None, 60.0)
+    backlog.add(of(2))
+    assert take(backlog, 10.0) == ran(2, of(2), Held(5, 1))
+    assert backlog.due() is None
+
+
+def test_a_bounded_number_of_files_is_remembered() -> None:
+    backlog = Backlog(at_once=FILES_KEPT + 2, limit=FILES_KEPT + 2, intervals=Intervals(file=60))
+    for ino in range(FILES_KEPT + 1):
+        backlog.add(of(ino))
+        begun = take(backlog)
+        assert begun is not None
+        backlog.done(begun.number)
+    for ino in (1, 0):
+        backlog.add(of(ino))
+    begun = take(backlog)
+    assert begun is not None
+    assert begun.error == of(0)  # the oldest, forgotten; 1 is not
 
 
 EVENTS = st.lists(
@@ -325,8 +424,8 @@ def test_every_error_is_in_exactly_one_run_or_dropped(events: list[tuple[str, in
         else:
             given_ += event[1]
             lost += 0 if backlog.add(error(*event)) else event[1]
-        while started := backlog.take():
-            begun += started[1].error_count
+        while started := take(backlog):
+            begun += started.error.error_count
             running = [each.path for each in backlog.running.values()]
             assert len(running) == len(set(running)) <= 3
     assert (len(backlog), len(backlog.running)) == (0, 0)

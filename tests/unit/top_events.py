@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fserr_bpf.model.event import FsErrorEvent, Fsid, Origin
+from fserr_bpf.uapi.dev import Dev
 
 SECOND = 1_000_000_000
 BEGIN_NS = 1_790_000_000 * SECOND
@@ -20,7 +21,7 @@ def error(
     """``count`` errors on loop``minor``, ``seconds`` after BEGIN_NS."""
     origin = Origin(
         time_ns=BEGIN_NS + int(seconds * SECOND),
-        dev=(7, minor),
+        dev=Dev(7, minor),
         device=f"loop{minor}",
         mount_point=f"/srv/{minor}",
         fstype="ext4",

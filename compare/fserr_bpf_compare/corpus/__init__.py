@@ -1,0 +1,1 @@
+"""Images of damaged file systems for ``compare --images``: e2fsprogs and XFS."""

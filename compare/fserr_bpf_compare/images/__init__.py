@@ -1,0 +1,1 @@
+"""Images of file systems that somebody else made: found, recognised, unpacked, used."""

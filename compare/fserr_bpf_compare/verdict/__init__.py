@@ -1,0 +1,1 @@
+"""What a cell means: levels, tolerances, outcomes, and how people are shown them."""

@@ -1,0 +1,1 @@
+"""What ``fserr-bpf doctor`` finds on a host, each finding with its remedy."""

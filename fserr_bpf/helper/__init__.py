@@ -1,0 +1,1 @@
+"""The process that may wait for a disk, and the questions that it is asked."""

@@ -1,0 +1,1 @@
+"""The running kernel's interface: system calls, mounts, handles, privileges."""

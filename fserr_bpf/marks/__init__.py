@@ -1,0 +1,1 @@
+"""Marks: what each hears, where it ends, and which cgroups count."""

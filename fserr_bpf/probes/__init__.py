@@ -1,0 +1,1 @@
+"""The probes: what there is to attach, how it is compiled, loaded and read."""

@@ -1,0 +1,1 @@
+"""Other tasks, as ``exec`` needs them: their calls, rights, memory, namespaces, descriptors."""

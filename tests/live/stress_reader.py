@@ -1,0 +1,31 @@
+"""A group of ``stress.py``: prints "heard N", the number of errors so far."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+
+from fserr_bpf.kernel.syscalls import fanotify_init, fanotify_mark
+
+
+def main(mount_point: str) -> None:
+    """Until it is killed, or told that events are missing."""
+    group = fanotify_init(0x201)
+    fanotify_mark(group, 0x101, 0x8000, mount_point)
+    heard = 0
+    print("heard 0", flush=True)
+    while data := os.read(group, 65536):
+        while data:
+            (length,) = struct.unpack_from("=I", data)
+            (mask,) = struct.unpack_from("=Q", data, 8)
+            if mask != 0x8000:
+                print("overflow", flush=True)
+                return
+            (count,) = struct.unpack_from("=I", data, length - 4)
+            heard, data = heard + count, data[length:]
+        print("heard", heard, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
