@@ -32,8 +32,8 @@ class Report:
     count: int
 
 
-def compile_sample(directory: Path) -> Path:
-    """The program, made in ``directory``; its source is kept in the cache.
+def sample_source() -> Path:
+    """Its source, which is kept in the cache.
 
     Raises LabError if the source package cannot be had.
     """
@@ -43,8 +43,13 @@ def compile_sample(directory: Path) -> Path:
         new = source.with_suffix(f".{os.getpid()}")
         new.write_bytes(_extracted(deb))
         new.rename(source)
+    return source
+
+
+def compile_sample(directory: Path) -> Path:
+    """The program, made in ``directory``. Raises LabError as `sample_source`."""
     program = directory / "fs-monitor"
-    subprocess.run([str(COMPILER), "-o", str(program), str(source)], check=True)
+    subprocess.run([str(COMPILER), "-o", str(program), str(sample_source())], check=True)
     return program
 
 

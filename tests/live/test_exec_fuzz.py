@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 SEEDS = (2026, 4)
-CALLS = 24_000
+CALLS = 12_000
 NOBODY = "65534"
 
 
