@@ -17,6 +17,7 @@ COMMANDS = {
     "exec": "fserr_bpf.cli.exec",
     "watch-files": "fserr_bpf.cli.watch_files",
     "top": "fserr_bpf.cli.top",
+    "config": "fserr_bpf.cli.config",
     "status": "fserr_bpf.cli.status",
     "doctor": "fserr_bpf.cli.doctor",
     "decode": "fserr_bpf.cli.decode",

@@ -9,10 +9,7 @@ from contextlib import contextmanager
 
 from fserr_bpf.codec.fanotify import Decoder
 from fserr_bpf.errors import OutputError, UsageError
-from fserr_bpf.model.state import StateChange
-from fserr_bpf.outputs.formats import FORMATS, Format
-from fserr_bpf.outputs.schema import Message
-from fserr_bpf.outputs.state import change_line
+from fserr_bpf.outputs.formats import FORMATS, Format, encoded
 from fserr_bpf.outputs.unpack import MsgpackDecoder
 
 _STDIN, _STDOUT = 0, 1
@@ -97,17 +94,9 @@ def _print(decoder: Decoder | MsgpackDecoder, data: bytes, output: Format) -> No
     lines: list[bytes] = []
     try:
         for event in decoder.feed(data):
-            lines.append(_encoded(event, output))
+            lines.append(encoded(event, output))
     finally:
         _write(b"".join(lines))
-
-
-def _encoded(event: Message, output: Format) -> bytes:
-    if not isinstance(event, StateChange):
-        return output.encode(event)
-    if output.encode_state:
-        return output.encode_state(event)
-    return f"{change_line(event)}\n".encode()
 
 
 def _decoder(source: str, first: bytes) -> Decoder | MsgpackDecoder:

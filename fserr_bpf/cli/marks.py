@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fserr_bpf.errors import UsageError
 from fserr_bpf.marks.cgroups import find_cgroup, find_container
-from fserr_bpf.model.mark import Mark, MarkKind, SuperblockErrors
+from fserr_bpf.model.mark import Mark, MarkKind, SuperblockErrors, mark_of
 
 
 def add_mark_options(parser: argparse.ArgumentParser) -> None:
@@ -44,19 +43,9 @@ def add_mark_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def mark(text: str) -> Mark:
-    """The mark of ``KIND:PATH``; raises UsageError."""
-    kind, _, path = text.partition(":")
-    if kind not in list(MarkKind) or not path:
-        raise UsageError(
-            f"no mark: {text}", f"give {'|'.join(MarkKind)}:PATH, for example subtree:/var/lib"
-        )
-    return Mark(path, MarkKind(kind))
-
-
 def marks_of(arguments: argparse.Namespace) -> list[Mark] | None:
     """Plain paths, which are marks on file systems, and --mark; None without any."""
-    return [*map(Mark.filesystem, arguments.paths), *map(mark, arguments.mark)] or None
+    return [*map(Mark.filesystem, arguments.paths), *map(mark_of, arguments.mark)] or None
 
 
 def visibility_of(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -67,7 +56,7 @@ def visibility_of(arguments: argparse.Namespace) -> dict[str, Any]:
     elif arguments.container is not None:
         cgroup = find_container(arguments.container)
     return {
-        "ignore": [mark(text) for text in arguments.ignore],
+        "ignore": [mark_of(text) for text in arguments.ignore],
         "superblock": arguments.superblock_errors,
         "cgroup": cgroup,
     }

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import math
 import os
 import socket
+import time
 
 from fserr_bpf.cli.watching import say
 from fserr_bpf.closing import Closing
@@ -39,6 +41,9 @@ class Readiness(Closing):
         self._descriptor = None if number is None else _writable(number)
         self._manager = _manager()
         self._signalled = False
+        self.alive_seconds = _alive_seconds() if self._manager else None
+        """How often the manager wants to hear ``alive()`` at least; None for never."""
+        self._alive_at = -math.inf
 
     def signal(self) -> None:
         """READY=1 to both."""
@@ -50,6 +55,22 @@ class Readiness(Closing):
                 say(f"cannot write READY=1 to descriptor {self._descriptor}: {error.strerror}")
             os.close(self._descriptor)
             self._descriptor = None
+        self._notify(b"READY=1")
+
+    def alive(self) -> None:
+        """WATCHDOG=1, if the manager wants it and it is time."""
+        now = time.monotonic()
+        if self.alive_seconds is not None and now >= self._alive_at + self.alive_seconds / 2:
+            self._alive_at = now
+            self._notify(b"WATCHDOG=1")
+
+    def reloading(self) -> None:
+        """Another configuration is being read; ``reloaded()`` follows."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._notify(b"RELOADING=1\nMONOTONIC_USEC=%d" % now)
+
+    def reloaded(self) -> None:
+        """It goes on, with the one or the other."""
         self._notify(b"READY=1")
 
     def close(self) -> None:
@@ -84,6 +105,15 @@ def _writable(text: str) -> int:
         raise UsageError(f"--ready-fd {text} is open for reading only", use)
     os.set_inheritable(int(text), False)
     return int(text)
+
+
+def _alive_seconds() -> float | None:
+    """Half of what $WATCHDOG_USEC says: one that is late by so much is not killed yet."""
+    microseconds = os.environ.pop("WATCHDOG_USEC", "")
+    pid = os.environ.pop("WATCHDOG_PID", str(os.getpid()))
+    if not microseconds.isdecimal() or not int(microseconds) or pid != str(os.getpid()):
+        return None
+    return int(microseconds) / 2_000_000
 
 
 def _manager() -> socket.socket | None:

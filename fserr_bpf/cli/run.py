@@ -6,33 +6,35 @@ import argparse
 import os
 import select
 import signal
-import sys
-from collections import deque
+import time
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from fserr_bpf.cli.marks import add_mark_options, marks_of, visibility_of
+from fserr_bpf.cli.marks import add_mark_options, marks_of
+from fserr_bpf.cli.messages import Messages, Reader, StreamReader
 from fserr_bpf.cli.options import add_paths, add_stream
 from fserr_bpf.cli.ready import Readiness, add_ready
+from fserr_bpf.cli.servicing import ServiceReader
 from fserr_bpf.cli.watching import (
     announce,
     check_rights,
     has_terminal,
     needed_capabilities,
     say,
-    say_news,
-    say_states,
     stop_signals,
 )
-from fserr_bpf.errors import OutputError, UsageError
+from fserr_bpf.errors import UsageError
 from fserr_bpf.kernel.privileges import drop
-from fserr_bpf.model.event import Event, FsErrorEvent
-from fserr_bpf.model.state import StateChange
+from fserr_bpf.marks.cgroups import find_cgroup, find_container
+from fserr_bpf.model.mark import mark_of
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.monitor import Monitor
-from fserr_bpf.outputs import text
-from fserr_bpf.outputs.formats import FORMATS, Format
+from fserr_bpf.outputs.formats import FORMATS
 from fserr_bpf.outputs.sink import Sink
+from fserr_bpf.service import config
+from fserr_bpf.service.description import Description, Hook
+from fserr_bpf.service.sequence import Sequence
+from fserr_bpf.service.service import Running, make_folder
 
 _SIGNALS = 64  # numbers to read at once
 
@@ -69,128 +71,160 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "that are needed to follow new mounts",
     )
     add_ready(parser)
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="read what to watch and where to write to from FILE, see fserr-bpf config; no other "
+        "option but --ready-fd goes with it",
+    )
     parser.set_defaults(function=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until a signal; returns 0. Raises FserrError subclasses."""
-    check_rights(arguments.user)
-    if arguments.detail and arguments.format == "raw" and arguments.stream != Stream.PROPOSED:
-        raise UsageError(
-            f"the raw stream {arguments.stream} has no details", "use --stream proposed"
-        )
     with ExitStack() as stack:
         readiness = stack.enter_context(Readiness(arguments.ready_fd))
+        description = _description(arguments)
+        check_rights(description.user)
+        _check(description)
         terminal = has_terminal()
-        signals = stack.enter_context(stop_signals(hangup=arguments.output is None))
+        keeps = description.output is not None or bool(description.file)
+        signals = stack.enter_context(stop_signals(hangup=not keeps))
         stop = _Stop(signals, terminal)
-        sink = stack.enter_context(Sink(arguments.output, packets=arguments.format == "raw"))
-        if not sink.has_reader:
-            say(f"waiting for a reader of {sink.name}")
-            if not sink.wait_for_reader(signals):
-                return 0
-        monitor = stack.enter_context(
-            Monitor(
-                marks_of(arguments),
-                arguments.stream,
-                detail=arguments.detail,
-                debug=arguments.debug,
-                states=True,
-                **visibility_of(arguments),
-            )
-        )
-        if arguments.user and monitor.marks.processes:
+        sink = running = None
+        if description.service:
+            make_folder(description.service.folder)
+            sequence = stack.enter_context(Sequence(description.service.folder))
+            running = stack.enter_context(Running(description.service, description.user))
+        else:
+            sequence = stack.enter_context(Sequence(None))
+            raw = description.format == "raw"
+            sink = stack.enter_context(Sink(description.output, packets=raw))
+            if not sink.has_reader:
+                say(f"waiting for a reader of {sink.name}")
+                if not sink.wait_for_reader(signals):
+                    return 0
+        monitor = stack.enter_context(_monitor(description, debug=arguments.debug))
+        if description.user and monitor.marks.processes:
             raise UsageError(
                 "marks through /proc/PID/root need rights that --user gives up",
                 "leave --user out",
             )
         announce(monitor)
         if monitor.helper:
-            monitor.helper.drop_rights(arguments.user)
+            monitor.helper.drop_rights(description.user)
         if monitor.states:
-            monitor.states.drop_rights(arguments.user)
-        drop(arguments.user, needed_capabilities(monitor))
+            monitor.states.drop_rights(description.user)
+        drop(description.user, needed_capabilities(monitor))
+        reader: Reader
+        if sink:
+            form = FORMATS[description.format]
+            messages = Messages(monitor, sequence, states=form.encode_more is not None)
+            reader = StreamReader(sink, form)
+        elif running:
+            running.start()
+            messages = Messages(monitor, sequence, states=True)
+            reader = ServiceReader(monitor, running, description, sequence, readiness)
         readiness.signal()
-        failed: list[Event] = []
         try:
-            _loop(monitor, sink, FORMATS[arguments.format], stop, failed)
+            _loop(monitor, messages, reader, stop, readiness)
         finally:
             readiness.close()
-            _account(monitor, failed)
+            reader.account(monitor)
     return 0
 
 
-def _loop(monitor: Monitor, sink: Sink, form: Format, stop: _Stop, failed: list[Event]) -> None:
-    """Pump, write what the reader has room for, sleep; until a signal in ``stop`` ends it."""
+def _description(arguments: argparse.Namespace) -> Description:
+    """What the options say, or the file that they name."""
+    marks = marks_of(arguments)
+    description = Description(
+        marks=tuple(marks) if marks else None,
+        ignore=tuple(map(mark_of, arguments.ignore)),
+        superblock=arguments.superblock_errors,
+        cgroup=arguments.cgroup,
+        container=arguments.container,
+        stream=arguments.stream,
+        detail=arguments.detail,
+        user=arguments.user,
+        format=arguments.format,
+        output=arguments.output,
+    )
+    if arguments.config is None:
+        return description
+    if description != Description():
+        raise UsageError(
+            "options beside --config would say the same twice",
+            f"write them into {arguments.config}",
+        )
+    return config.read(arguments.config)
+
+
+def _check(description: Description) -> None:
+    """What fits together, before anything is opened. Raises UsageError."""
+    if description.detail and description.format == "raw" and description.stream != Stream.PROPOSED:
+        raise UsageError(
+            f"the raw stream {description.stream} has no details", "use --stream proposed"
+        )
+    for output in description.service.outputs if description.service else ():
+        if isinstance(output, Hook):
+            check_rights(output.user)
+
+
+def _monitor(description: Description, *, debug: bool) -> Monitor:
+    cgroup = None
+    if description.cgroup is not None:
+        cgroup = find_cgroup(description.cgroup)
+    elif description.container is not None:
+        cgroup = find_container(description.container)
+    return Monitor(
+        description.marks,
+        description.stream,
+        ignore=description.ignore,
+        superblock=description.superblock,
+        cgroup=cgroup,
+        detail=description.detail,
+        states=True,
+        debug=debug,
+    )
+
+
+def _loop(
+    monitor: Monitor, messages: Messages, reader: Reader, stop: _Stop, readiness: Readiness
+) -> None:
+    """Pump, give the reader what it has room for, sleep; until a signal in ``stop`` ends it."""
     stopping = False
-    states: deque[StateChange] = deque()
     while True:
-        monitor.pump()
-        say_news(monitor)
-        states += say_states(monitor)
-        if not form.encode_state:
-            states.clear()
-        while (states or len(monitor)) and sink.ready():
-            if states and form.encode_state:
-                sink.write([form.encode_state(states.popleft())])
-            else:
-                _write_some(monitor, sink, form, failed)
+        messages.refresh()
+        reader.take(messages)
         if stopping and not monitor.undecided:
-            if monitor.states:
-                monitor.states.look_again()
-            _write_states(say_states(monitor), sink, form)
+            messages.look_again()
+            reader.take(messages)
             return
-        masks = sink.masks(waiting=len(monitor) > 0 or len(states) > 0)
-        ready = monitor.wait(others=masks if stopping else {stop.signals: select.POLLIN} | masks)
-        stopping |= stop.signals in ready and _ends(stop, sink)
-        if ready & masks.keys():
-            monitor.pump()  # errors of the same moment go the way of those that cannot be written
-            if not len(monitor) and not states:
-                raise sink.reader_gone()
+        readiness.alive()
+        masks = reader.masks(waiting=len(messages) > 0)
+        others = masks if stopping else {stop.signals: select.POLLIN, **masks}
+        ready = monitor.wait(_patience(reader, readiness), others)
+        stopping |= stop.signals in ready and _ends(stop, reader)
+        if ready & masks.keys() or _is_due(reader):
+            messages.refresh()  # errors of the same moment go the way of those that fail
+            reader.step(ready, waiting=len(messages) > 0)
 
 
-def _write_states(changes: list[StateChange], sink: Sink, form: Format) -> None:
-    """The last, if the reader has room: standard error has them in any case."""
-    if form.encode_state and changes and sink.ready():
-        sink.write([form.encode_state(change) for change in changes])
+def _is_due(reader: Reader) -> bool:
+    return reader.due is not None and time.monotonic() >= reader.due
 
 
-def _ends(stop: _Stop, sink: Sink) -> bool:
-    """Whether the signals that have come end it; SIGHUP has a file opened again."""
-    if set(os.read(stop.signals, _SIGNALS)) != {signal.SIGHUP} or not sink.path:
+def _patience(reader: Reader, readiness: Readiness) -> float | None:
+    """Seconds until something is due by itself; None for never."""
+    due = [] if reader.due is None else [max(reader.due - time.monotonic(), 0)]
+    due += [] if readiness.alive_seconds is None else [readiness.alive_seconds]
+    return min(due, default=None)
+
+
+def _ends(stop: _Stop, reader: Reader) -> bool:
+    """Whether the signals that have come end it; SIGHUP may mean something else."""
+    if set(os.read(stop.signals, _SIGNALS)) != {signal.SIGHUP}:
         return True
     if stop.terminal and not has_terminal():  # that is what SIGHUP says then
         return True
-    try:
-        sink.reopen()
-    except OutputError as error:  # not a reason to stop watching
-        say(str(error))
-    return False
-
-
-def _write_some(monitor: Monitor, sink: Sink, form: Format, failed: list[Event]) -> None:
-    """As many events as one write takes without blocking."""
-    events: list[Event] = []
-    records: list[bytes] = []
-    size = 0
-    while len(monitor) and (size < sink.batch or not events):
-        events.append(monitor.pop())
-        records.append(form.encode(events[-1]))
-        size += len(records[-1])
-    try:
-        sink.write(records)
-    except OutputError:
-        failed += events
-        raise
-
-
-def _account(monitor: Monitor, failed: list[Event]) -> None:
-    """The loss arithmetic, and in words what was captured but not written."""
-    if failed:
-        monitor.pump()
-    while len(monitor):  # the reader has no room
-        failed.append(monitor.pop())
-    for event in failed:
-        sys.stderr.write(text.line(event) + "\n")
-    counts = [event.error_count for event in failed if isinstance(event, FsErrorEvent)]
-    say(str(monitor.statistics().without_output(sum(counts), len(counts))))
+    return not reader.hang_up()

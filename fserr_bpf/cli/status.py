@@ -10,7 +10,9 @@ import argparse
 import json
 
 from fserr_bpf.kernel.mounts import read_mounts
+from fserr_bpf.model.state import FilesystemState
 from fserr_bpf.outputs.state import table, to_dict
+from fserr_bpf.service.statefile import StateFile, running_service
 from fserr_bpf.state.look import look
 from fserr_bpf.state.superblocks import superblock_at, superblocks
 
@@ -38,15 +40,28 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table; 0 or EXIT_NOT_OK. Raises MarkError for a path that does not exist."""
+    service = None
     if arguments.paths:
         named = {found.dev: found for found in map(superblock_at, arguments.paths)}
         states = look(named.values())
     else:
-        states = look(superblocks(read_mounts()))
+        service = running_service()
+        states = _all(service)
     ok = all(state.ok for state in states)
     if arguments.json:
         report = {"v": VERSION, "ok": ok, "file_systems": [to_dict(state) for state in states]}
+        report["service"] = service.about if service else None
         print(json.dumps(report))
     else:
         print(table(states))
+        if service:
+            print(service.in_words())
     return 0 if ok else EXIT_NOT_OK
+
+
+def _all(service: StateFile | None) -> list[FilesystemState]:
+    """As the service knows them, the others by asking."""
+    found = list(superblocks(read_mounts()))
+    known = {state.dev: state for state in service.states} if service else {}
+    asked = {state.dev: state for state in look(f for f in found if f.dev not in known)}
+    return [{**asked, **known}[each.dev] for each in found]

@@ -12,7 +12,7 @@ from fserr_bpf.cli.watching import say
 from fserr_bpf.codec.fanotify import Decoder
 from fserr_bpf.codec.proposed import read_detailed_error, read_error_location
 from fserr_bpf.errors import DecodeError, UsageError
-from fserr_bpf.model.event import Event, FsErrorEvent
+from fserr_bpf.model.event import Event, FsErrorEvent, Lost
 from fserr_bpf.model.state import StateChange
 from fserr_bpf.outputs import text
 from fserr_bpf.outputs.schema import from_dict
@@ -85,7 +85,7 @@ def _json_lines(file: io.BufferedReader) -> Iterator[tuple[Event, PortableAddres
         except (ValueError, RecursionError) as error:
             raise DecodeError(offset, f"not a line of JSON: {error}") from error
         offset += len(line)
-        if isinstance(event, StateChange):  # it has no place in the kernel
+        if isinstance(event, StateChange | Lost):  # they have no place in the kernel
             continue
         origin = event.origin if isinstance(event, FsErrorEvent) else None
         yield event, asked_of(origin) if origin else None

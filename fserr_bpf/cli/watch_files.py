@@ -12,12 +12,12 @@ from fserr_bpf.cli.ready import Readiness, add_ready
 from fserr_bpf.cli.watching import check_rights, say, stop_signals
 from fserr_bpf.errors import UsageError
 from fserr_bpf.group.hearing import in_words
+from fserr_bpf.hooks.hook import Hooks, Intervals
 from fserr_bpf.kernel.capabilities import Capability
 from fserr_bpf.kernel.privileges import drop
 from fserr_bpf.outputs.sink import Sink
 from fserr_bpf.watchfiles.fileerror import FORMATS
 from fserr_bpf.watchfiles.globs import Glob
-from fserr_bpf.watchfiles.hook import Hooks, Intervals
 from fserr_bpf.watchfiles.source import FileErrors
 from fserr_bpf.watchfiles.watch import Watch
 

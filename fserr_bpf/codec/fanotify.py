@@ -126,7 +126,7 @@ def _metadata(info_len: int, mask: int, fd: int, pid: int) -> bytes:
 
 
 def _encode_fs_error(event: FsErrorEvent) -> bytes:
-    (val0, val1), handle, error, error_count, pid, fd, pidfd, extra, _ = event
+    (val0, val1), handle, error, error_count, pid, fd, pidfd, extra, *_ = event
     handle_type, f_handle = (FILEID_INVALID, b"") if handle is None else handle
     length = len(f_handle)
     if length > MAX_HANDLE_SZ:

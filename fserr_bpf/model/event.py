@@ -29,6 +29,18 @@ class FileHandle(NamedTuple):
     f_handle: bytes
 
 
+class EventId(NamedTuple):
+    """What tells a message of a stream from every other one.
+
+    ``boot_id`` is that of ``/proc/sys/kernel/random/boot_id``. ``run`` is when counting began, in
+    CLOCK_BOOTTIME nanoseconds, and ``seq`` counts from 1 in the order of the queue.
+    """
+
+    boot_id: str
+    run: int
+    seq: int
+
+
 class InfoRecord(NamedTuple):
     """An info record that this version does not interpret, kept as it came.
 
@@ -130,7 +142,7 @@ class FsErrorEvent(NamedTuple):
     ``handle`` is None for an error of the superblock, which the kernel writes as
     an empty handle of type FILEID_INVALID. ``error`` is signed 32 bit as the
     kernel stores it, ``error_count`` unsigned 32 bit. ``pidfd`` is None when the
-    group did not ask for FAN_REPORT_PIDFD. ``origin`` is never part of the bytes.
+    group did not ask for FAN_REPORT_PIDFD. ``origin`` and ``id`` are never part of the bytes.
     """
 
     fsid: Fsid
@@ -142,6 +154,7 @@ class FsErrorEvent(NamedTuple):
     pidfd: int | None = None
     extra: tuple[InfoRecord, ...] = ()
     origin: Origin | None = None
+    id: EventId | None = None
 
 
 class OverflowEvent(NamedTuple):
@@ -152,6 +165,7 @@ class OverflowEvent(NamedTuple):
     pidfd: int | None = None
     extra: tuple[InfoRecord, ...] = ()
     time_ns: int = 0
+    id: EventId | None = None
 
 
 class OtherEvent(NamedTuple):
@@ -161,6 +175,22 @@ class OtherEvent(NamedTuple):
     pid: int
     fd: int
     extra: tuple[InfoRecord, ...] = ()
+    id: EventId | None = None
+
+
+class Lost(NamedTuple):
+    """Messages that one reader of a stream has not got, for want of room or of success.
+
+    ``first`` and ``last`` are the sequence numbers of the first and the last of them, between which
+    nothing was delivered to this reader; ``errors`` is how many errors they stood for. ``time_ns``
+    is CLOCK_REALTIME of the first loss. ``id`` is that of ``last``.
+    """
+
+    first: int
+    last: int
+    errors: int
+    time_ns: int
+    id: EventId | None = None
 
 
 Event = FsErrorEvent | OverflowEvent | OtherEvent

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fserr_bpf.errors import UsageError
+
 
 class MarkKind(StrEnum):
     """How much of a file system a mark hears, see ``docs/marks.md``."""
@@ -58,3 +60,13 @@ class Mark:
     def subtree(cls, path: str) -> Mark:
         """Mark the directory ``path`` and all below it on its file system."""
         return cls(path, MarkKind.SUBTREE)
+
+
+def mark_of(text: str) -> Mark:
+    """The mark of ``KIND:PATH``; raises UsageError."""
+    kind, _, path = text.partition(":")
+    if kind not in list(MarkKind) or not path:
+        raise UsageError(
+            f"no mark: {text}", f"give {'|'.join(MarkKind)}:PATH, for example subtree:/var/lib"
+        )
+    return Mark(path, MarkKind(kind))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from fserr_bpf.model.event import EventId
 from fserr_bpf.uapi.dev import Dev
 
 
@@ -96,3 +97,4 @@ class StateChange(NamedTuple):
     time_ns: int
     state: FilesystemState
     before: Condition | None = None
+    id: EventId | None = None

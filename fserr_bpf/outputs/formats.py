@@ -9,21 +9,23 @@ from typing import NamedTuple
 import msgpack
 
 from fserr_bpf.codec import fanotify
-from fserr_bpf.model.event import Event
+from fserr_bpf.model.event import Event, Lost
 from fserr_bpf.model.state import StateChange
 from fserr_bpf.outputs import text
 from fserr_bpf.outputs.schema import Message, to_dict
+from fserr_bpf.outputs.state import change_line
 
 
 class Format(NamedTuple):
     """``encode`` gives one event's bytes; a stream is their concatenation.
 
-    ``encode_state`` is None where the format has events only: there states are messages.
+    ``encode_more`` does so for what is no event, states and losses. It is None where the format
+    has events only: there they are messages.
     """
 
     name: str
     encode: Callable[[Event], bytes]
-    encode_state: Callable[[StateChange], bytes] | None = None
+    encode_more: Callable[[StateChange | Lost], bytes] | None = None
 
 
 def _text(event: Event) -> bytes:
@@ -50,3 +52,13 @@ FORMATS = {
         Format("raw", fanotify.encode),
     )
 }
+
+
+def encoded(message: Message, form: Format) -> bytes:
+    """Any message, as a line for people where the format has events only."""
+    if not isinstance(message, StateChange | Lost):
+        return form.encode(message)
+    if form.encode_more:
+        return form.encode_more(message)
+    line = change_line(message) if isinstance(message, StateChange) else text.lost_line(message)
+    return f"{line}\n".encode()

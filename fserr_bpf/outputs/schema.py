@@ -15,10 +15,12 @@ from fserr_bpf.model.event import (
     Address,
     Detail,
     Event,
+    EventId,
     FileHandle,
     FsErrorEvent,
     Fsid,
     InfoRecord,
+    Lost,
     Origin,
     OtherEvent,
     OverflowEvent,
@@ -34,9 +36,9 @@ from fserr_bpf.outputs import state as states
 from fserr_bpf.outputs.errno import errno_name
 from fserr_bpf.uapi.dev import Dev
 
-VERSION = 2
-_READ = (1, VERSION)  # 1 had no states
-Message = Event | StateChange
+VERSION = 3
+_READ = (1, 2, VERSION)  # 1 had no states, 2 neither numbers nor losses
+Message = Event | StateChange | Lost
 """What a stream of JSON or msgpack consists of."""
 
 _FSID = re.compile("[0-9a-f]{8}:[0-9a-f]{8}")
@@ -46,45 +48,66 @@ _U32 = (0, (1 << 32) - 1)
 _S64 = (-(1 << 63), (1 << 63) - 1)
 _U64 = (0, (1 << 64) - 1)
 _U8 = (0, 255)
+_NUMBERS = (1, (1 << 64) - 1)
 
 
 def to_dict(event: Message) -> dict[str, Any]:
-    """Return ``event`` in schema version 2; ``v`` is the first key, ``type`` the second."""
-    if isinstance(event, StateChange):
-        return {
-            "v": VERSION,
-            "type": "state",
-            "time_ns": event.time_ns,
-            **states.to_dict(event.state),
-            "before": None if event.before is None else str(event.before),
-        }
-    if isinstance(event, FsErrorEvent):
-        return _fs_error_dict(event)
-    if isinstance(event, OverflowEvent):
-        return {
-            "v": VERSION,
-            "type": "overflow",
-            "pid": event.pid,
-            "fd": event.fd,
-            "pidfd": event.pidfd,
-            "extra": _extra_list(event.extra),
-            "time_ns": event.time_ns,
-        }
-    return {
-        "v": VERSION,
-        "type": "other",
-        "mask": event.mask,
-        "pid": event.pid,
-        "fd": event.fd,
-        "extra": _extra_list(event.extra),
-    }
+    """Return ``event`` in schema version 3; ``v`` is the first key, ``type`` the second."""
+    number = None if event.id is None else event.id._asdict()
+    return {"v": VERSION, "type": _type(event), "id": number, **_content(event)}
+
+
+def _type(event: Message) -> str:
+    match event:
+        case FsErrorEvent():
+            return "fs_error"
+        case OverflowEvent():
+            return "overflow"
+        case StateChange():
+            return "state"
+        case Lost():
+            return "lost"
+        case OtherEvent():
+            return "other"
+
+
+def _content(event: Message) -> dict[str, Any]:
+    match event:
+        case FsErrorEvent():
+            return _fs_error_dict(event)
+        case OverflowEvent():
+            return {
+                "pid": event.pid,
+                "fd": event.fd,
+                "pidfd": event.pidfd,
+                "extra": _extra_list(event.extra),
+                "time_ns": event.time_ns,
+            }
+        case StateChange():
+            return {
+                "time_ns": event.time_ns,
+                **states.to_dict(event.state),
+                "before": None if event.before is None else str(event.before),
+            }
+        case Lost():
+            return {
+                "first": event.first,
+                "last": event.last,
+                "errors": event.errors,
+                "time_ns": event.time_ns,
+            }
+        case OtherEvent():
+            return {
+                "mask": event.mask,
+                "pid": event.pid,
+                "fd": event.fd,
+                "extra": _extra_list(event.extra),
+            }
 
 
 def _fs_error_dict(event: FsErrorEvent) -> dict[str, Any]:
     handle, origin = event.handle, event.origin
     return {
-        "v": VERSION,
-        "type": "fs_error",
         "fsid": str(event.fsid),
         "handle": None if handle is None else handle._asdict(),
         "error": event.error,
@@ -129,9 +152,12 @@ def from_dict(value: object, offset: int = 0) -> Message:
     version = top.integer("v", _U32)
     if version not in _READ:
         raise top.bad("v", f"is {version}, not {VERSION}")
+    number = None if top.get("id") is None else _event_id(top.inner("id"))
     match top.text("type"):
         case "state":
-            return _state_change(top)
+            return _state_change(top)._replace(id=number)
+        case "lost":
+            return _lost(top)._replace(id=number)
         case "fs_error":
             event: Event = _fs_error(top)
         case "overflow":
@@ -150,12 +176,12 @@ def from_dict(value: object, offset: int = 0) -> Message:
                 extra=_extra(top),
             )
         case unknown:
-            raise top.bad("type", f"is {unknown[:40]!r}, not fs_error, overflow, other or state")
+            raise top.bad("type", f"is {unknown[:40]!r}, no type of version {VERSION}")
     try:
         encode(event)
     except ValueError as error:
         raise DecodeError(offset, f"not a fanotify event: {error}") from error
-    return event
+    return event._replace(id=number)
 
 
 def _fs_error(top: _Fields) -> FsErrorEvent:
@@ -212,11 +238,38 @@ def _origin(fields: _Fields) -> Origin:
     )
 
 
+def _event_id(fields: _Fields) -> EventId:
+    return EventId(
+        boot_id=fields.text("boot_id"),
+        run=fields.integer("run", _U64),
+        seq=fields.integer("seq", _NUMBERS),
+    )
+
+
+def _lost(top: _Fields) -> Lost:
+    return Lost(
+        first=top.integer("first", _NUMBERS),
+        last=top.integer("last", _NUMBERS),
+        errors=top.integer("errors", _U64),
+        time_ns=top.integer("time_ns", _S64),
+    )
+
+
+def state_from_dict(value: object) -> FilesystemState:
+    """What ``outputs.state.to_dict`` made a map of. Raises DecodeError for anything else."""
+    return _state(_Fields(value, "state", 0))
+
+
 def _state_change(top: _Fields) -> StateChange:
+    before = None if top["before"] is None else top.condition("before")
+    return StateChange(top.integer("time_ns", _S64), _state(top), before)
+
+
+def _state(top: _Fields) -> FilesystemState:
     major, minor = top.integers("dev", _U32)[:2]
     devices = (_Fields(item, "devices", top.offset) for item in top.list("devices"))
     counts = [name for name in DeviceErrors._fields if name != "device"]
-    state = FilesystemState(
+    return FilesystemState(
         dev=Dev(major, minor),
         device=top.text("device"),
         mapper=top.text("mapper"),
@@ -235,8 +288,6 @@ def _state_change(top: _Fields) -> StateChange:
         sick=top.texts("sick"),
         reason=top.text("reason"),
     )
-    before = None if top["before"] is None else top.condition("before")
-    return StateChange(top.integer("time_ns", _S64), state, before)
 
 
 def _recorded(fields: _Fields) -> RecordedError:

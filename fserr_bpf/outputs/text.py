@@ -19,6 +19,7 @@ from fserr_bpf.model.event import (
     FileHandle,
     FsErrorEvent,
     InfoRecord,
+    Lost,
     Origin,
     OtherEvent,
     OverflowEvent,
@@ -105,6 +106,12 @@ def _detail(detail: Detail) -> str:
     if detail.cgroup or detail.cgroup_id:
         words.append(f"cgroup {printable(detail.cgroup) or detail.cgroup_id}")
     return "  " + ", ".join(words)
+
+
+def lost_line(lost: Lost) -> str:
+    """Return the loss of one reader as one line, without a newline."""
+    numbers = f"{lost.first}" if lost.first == lost.last else f"{lost.first} to {lost.last}"
+    return f"{_time(lost.time_ns)} lost: messages {numbers}, with {lost.errors} errors"
 
 
 def _time(time_ns: int) -> str:

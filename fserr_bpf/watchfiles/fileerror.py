@@ -6,6 +6,7 @@ import json
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from fserr_bpf.hooks.hook import Held
 from fserr_bpf.model.event import FsErrorEvent
 from fserr_bpf.outputs.errno import errno_name
 from fserr_bpf.outputs.text import printable
@@ -52,12 +53,40 @@ class FileError(NamedTuple):
         """What errors have in common that one run of the hook may stand for."""
         return *self.file, self.path, self.error
 
+    @property
+    def name(self) -> str:
+        """For messages about its hook."""
+        return self.path
 
-class Held(NamedTuple):
-    """What else a run of the hook stands for: ``error_count`` errors, of ``files`` other files."""
+    def with_errors(self, error_count: int) -> FileError:
+        """The same with another count."""
+        return self._replace(error_count=error_count)
 
-    error_count: int = 0
-    files: int = 0
+    def environment(self, held: Held) -> dict[str, str]:
+        """What the hook gets besides its own environment; "" is not known."""
+        known = {
+            "PATH": self.path,
+            "DELETED": "1" if self.deleted else "",
+            "GLOB": self.glob,
+            "KIND": self.kind,
+            "ERROR": self.error,
+            "ERRNO": errno_name(self.error),
+            "COUNT": self.error_count,
+            "POS": self.pos,
+            "LENGTH": self.length,
+            "INO": self.ino,
+            "GENERATION": self.generation,
+            "DEV": "{}:{}".format(*self.dev),
+            "DEVICE": self.device,
+            "FSTYPE": self.fstype,
+            "MOUNT_POINT": self.mount_point,
+            "PID": self.pid or "",
+            "COMM": self.comm,
+            "TIME": "{}.{:09d}".format(*divmod(self.time_ns, 1_000_000_000)),
+            "HELD_COUNT": held.error_count,
+            "HELD_FILES": held.files,
+        }
+        return {f"FSERR_{key}": "" if value is None else str(value) for key, value in known.items()}
 
 
 def file_error(
@@ -107,33 +136,6 @@ def json_line(error: FileError) -> bytes:
     value: dict[str, Any] = {"v": VERSION, "type": "file_error"} | error._asdict()
     value |= {"errno": errno_name(error.error), "dev": list(error.dev)}
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
-
-
-def environment(error: FileError, held: Held) -> dict[str, str]:
-    """What the hook gets besides its own environment; "" is not known."""
-    known = {
-        "PATH": error.path,
-        "DELETED": "1" if error.deleted else "",
-        "GLOB": error.glob,
-        "KIND": error.kind,
-        "ERROR": error.error,
-        "ERRNO": errno_name(error.error),
-        "COUNT": error.error_count,
-        "POS": error.pos,
-        "LENGTH": error.length,
-        "INO": error.ino,
-        "GENERATION": error.generation,
-        "DEV": "{}:{}".format(*error.dev),
-        "DEVICE": error.device,
-        "FSTYPE": error.fstype,
-        "MOUNT_POINT": error.mount_point,
-        "PID": error.pid or "",
-        "COMM": error.comm,
-        "TIME": "{}.{:09d}".format(*divmod(error.time_ns, 1_000_000_000)),
-        "HELD_COUNT": held.error_count,
-        "HELD_FILES": held.files,
-    }
-    return {f"FSERR_{key}": "" if value is None else str(value) for key, value in known.items()}
 
 
 FORMATS = {"text": line, "json": json_line}

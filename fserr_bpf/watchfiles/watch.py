@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from fserr_bpf.helper.paths import Path
+from fserr_bpf.hooks.hook import Hooks
 from fserr_bpf.model.event import FsErrorEvent
 from fserr_bpf.outputs.errno import errno_name
 from fserr_bpf.outputs.sink import PIPE_BUF, Sink
 from fserr_bpf.watchfiles.fileerror import FileError, file_error
 from fserr_bpf.watchfiles.globs import Glob
-from fserr_bpf.watchfiles.hook import Hooks
 from fserr_bpf.watchfiles.source import FileErrors
 
 DEADLINE_SECONDS = 5.0

@@ -148,7 +148,7 @@ def write(path: Path) -> int:
 
 def runner_of(started: Watching) -> int:
     """The process that runs the hooks."""
-    return child_running(started.process.pid, "fserr_bpf.watchfiles.runner")
+    return child_running(started.process.pid, "fserr_bpf.hooks.runner")
 
 
 def paths(started: Watching) -> list[str]:

@@ -8,10 +8,12 @@ from fserr_bpf.model.event import (
     Address,
     Detail,
     Event,
+    EventId,
     FileHandle,
     FsErrorEvent,
     Fsid,
     InfoRecord,
+    Lost,
     Origin,
     OtherEvent,
     OverflowEvent,
@@ -107,6 +109,7 @@ fs_error_events = st.builds(
     pidfd=st.none() | signed(32),
     extra=info_records(FID, PIDFD, ERROR),
     origin=st.none() | origins,
+    id=st.none(),
 )
 
 overflow_events = st.builds(
@@ -116,6 +119,7 @@ overflow_events = st.builds(
     pidfd=st.none() | signed(32),
     extra=info_records(PIDFD),
     time_ns=signed(64),
+    id=st.none(),
 )
 
 other_events = st.builds(
@@ -124,9 +128,19 @@ other_events = st.builds(
     pid=signed(32),
     fd=signed(32),
     extra=info_records(),
+    id=st.none(),
 )
 
 events: st.SearchStrategy[Event] = st.one_of(fs_error_events, overflow_events, other_events)
+
+
+event_ids = st.builds(EventId, boot_id=names, run=unsigned(64), seq=st.integers(1, 2**64 - 1))
+
+
+@st.composite
+def numbered_events(draw: st.DrawFn) -> Event:
+    """Events as a stream of JSON has them."""
+    return draw(events)._replace(id=draw(st.none() | event_ids))
 
 
 def on_the_wire(event: Event) -> Event:
@@ -215,4 +229,14 @@ state_changes = st.builds(
         reason=names,
     ),
     before=st.none() | st.sampled_from(Condition),
+    id=st.none() | event_ids,
+)
+
+losses = st.builds(
+    Lost,
+    first=st.integers(1, 2**64 - 1),
+    last=st.integers(1, 2**64 - 1),
+    errors=unsigned(64),
+    time_ns=signed(64).map(lambda ns: ns % (1 << 61)),
+    id=st.none() | event_ids,
 )

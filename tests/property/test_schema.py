@@ -10,12 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fserr_bpf.errors import DecodeError
-from fserr_bpf.model.event import Event
+from fserr_bpf.model.event import Event, Lost
 from fserr_bpf.model.state import StateChange
 from fserr_bpf.outputs.formats import FORMATS
 from fserr_bpf.outputs.schema import Message, from_dict, to_dict
 from fserr_bpf.outputs.state import change_line
-from fserr_bpf.outputs.text import line
+from fserr_bpf.outputs.text import line, lost_line
 from fserr_bpf.outputs.unpack import MsgpackDecoder
 from tests.property import strategies
 
@@ -35,7 +35,7 @@ def outcome(pieces: list[bytes]) -> tuple[list[Message], tuple[int, str] | None]
     return events, None
 
 
-@given(strategies.events)
+@given(strategies.numbered_events())
 def test_dict_and_json_give_the_event_back(event: Event) -> None:
     assert from_dict(to_dict(event)) == event
     data = json_bytes(event)
@@ -46,7 +46,7 @@ def test_dict_and_json_give_the_event_back(event: Event) -> None:
 
 @given(strategies.state_changes)
 def test_states_come_back_from_both_formats_and_are_one_line(change: StateChange) -> None:
-    data = [FORMATS[name].encode_state for name in ("json", "msgpack")]
+    data = [FORMATS[name].encode_more for name in ("json", "msgpack")]
     as_json, as_msgpack = (encode(change) for encode in data if encode)
     assert from_dict(json.loads(as_json)) == change
     assert outcome([as_msgpack]) == ([change], None)
@@ -54,7 +54,16 @@ def test_states_come_back_from_both_formats_and_are_one_line(change: StateChange
     assert change_line(change).isprintable()
 
 
-@given(st.lists(strategies.events, max_size=3))
+@given(strategies.losses)
+def test_losses_come_back_from_both_formats_and_are_one_line(lost: Lost) -> None:
+    data = [FORMATS[name].encode_more for name in ("json", "msgpack")]
+    as_json, as_msgpack = (encode(lost) for encode in data if encode)
+    assert from_dict(json.loads(as_json)) == lost
+    assert outcome([as_msgpack]) == ([lost], None)
+    assert lost_line(lost).isprintable()
+
+
+@given(st.lists(strategies.numbered_events(), max_size=3))
 def test_msgpack_gives_the_events_back_in_any_pieces(events: list[Event]) -> None:
     data = b"".join(map(msgpack_bytes, events))
     assert outcome([data]) == (events, None)
@@ -82,10 +91,10 @@ def test_any_bytes_behind_good_events_give_events_or_a_decode_error(
     assert (error_again and error_again[0]) == (error and error[0])
 
 
-@given(strategies.events, st.data())
+@given(strategies.numbered_events(), st.data())
 def test_a_wrong_value_under_any_key_is_a_decode_error(event: Event, draw: st.DataObject) -> None:
     value = to_dict(event)
-    keys = [key for key in value if key != "errno"]
+    keys = [key for key in value if key not in ("errno", "id")]
     key = draw.draw(st.sampled_from(keys))
     wrong = draw.draw(strategies.plain_values)
     try:

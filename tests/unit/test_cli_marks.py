@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from fserr_bpf.cli.marks import mark
 from fserr_bpf.errors import UsageError
-from fserr_bpf.model.mark import Mark
+from fserr_bpf.model.mark import Mark, mark_of
 
 
 def test_marks_on_the_command_line() -> None:
-    assert mark("subtree:/a:b") == Mark.subtree("/a:b")
-    assert mark("filesystem:/") == Mark.filesystem("/")
+    assert mark_of("subtree:/a:b") == Mark.subtree("/a:b")
+    assert mark_of("filesystem:/") == Mark.filesystem("/")
     assert [Mark.mount("/").whole, Mark.inode("/").whole] == [False, False]
     for text in ("/a", "tree:/a", "inode:", "", ":/a"):
         with pytest.raises(UsageError, match=f"^no mark: {text}; give filesystem|mount|inode"):
-            mark(text)
+            mark_of(text)
 
 
 def test_a_mark_is_a_value() -> None:

@@ -31,6 +31,7 @@ RULE: dict[str, tuple[str, ...]] = {
     "tasks": ("errors", "closing", "uapi", "kernel"),
     "probes": ("errors", "closing", "children", "uapi", "model", "kernel"),
     "outputs": ("errors", "closing", "uapi", "model", "codec"),
+    "hooks": ("errors", "closing", "children"),
     "symbolize": ("closing", "children", "model"),
     "state": ("errors", "closing", "children", "uapi", "model", "kernel"),
     "doctor": ("errors", "uapi", "model", "kernel", "probes", "state"),
@@ -45,9 +46,10 @@ RULE: dict[str, tuple[str, ...]] = {
         *("errors", "closing", "uapi", "model", "codec", "kernel", "probes"),
         *("state", "marks", "helper", "names", "group"),
     ),
+    "service": ("errors", "closing", "uapi", "model", "outputs", "hooks", "group"),
     "watchfiles": (
-        *("errors", "closing", "children", "uapi", "model", "codec", "kernel", "probes"),
-        *("outputs", "marks", "helper", "names", "group"),
+        *("errors", "closing", "uapi", "model", "codec", "kernel", "probes"),
+        *("outputs", "hooks", "marks", "helper", "names", "group"),
     ),
     "exec": (
         *("errors", "closing", "children", "uapi", "model", "codec", "kernel", "tasks"),
@@ -61,8 +63,8 @@ RULE: dict[str, tuple[str, ...]] = {
     ),
     "cli": (
         *("errors", "closing", "uapi", "model", "codec", "kernel", "tasks", "probes"),
-        *("outputs", "symbolize", "marks", "group", "monitor", "watchfiles", "exec", "top"),
-        *("state", "doctor", "fserr_bpf"),
+        *("outputs", "hooks", "symbolize", "state", "doctor", "marks", "group", "monitor"),
+        *("service", "watchfiles", "exec", "top", "fserr_bpf"),
     ),
 }
 # Three commands of the package have parts of compare, which nobody else should pay for.
@@ -138,6 +140,7 @@ OUTSIDE: dict[str, set[str]] = {
     "ctypes": {"kernel", "tasks", "probes"},
     "msgpack": {"outputs"},
     "rich": {"top"},
+    "prometheus_client": {"service"},
     "elftools": {"symbolize"},
 }
 

@@ -14,10 +14,12 @@ from fserr_bpf.codec.handles import inode_of
 from fserr_bpf.errors import DecodeError
 from fserr_bpf.model.event import (
     Event,
+    EventId,
     FileHandle,
     FsErrorEvent,
     Fsid,
     InfoRecord,
+    Lost,
     Origin,
     OtherEvent,
     OverflowEvent,
@@ -25,7 +27,7 @@ from fserr_bpf.model.event import (
 from fserr_bpf.outputs.errno import errno_name
 from fserr_bpf.outputs.formats import FORMATS
 from fserr_bpf.outputs.schema import from_dict, to_dict
-from fserr_bpf.outputs.text import line, printable
+from fserr_bpf.outputs.text import line, lost_line, printable
 from fserr_bpf.uapi.dev import Dev
 from fserr_bpf.uapi.inode import InodeId
 
@@ -167,8 +169,9 @@ def test_inode_of_a_handle(handle: FileHandle, inode: InodeId | None) -> None:
 
 
 EXPECTED = {
-    "v": 2,
+    "v": 3,
     "type": "fs_error",
+    "id": None,
     "fsid": "88888888:88888888",
     "handle": {"handle_type": 1, "f_handle": "0e000000acb52e61"},
     "error": 117,
@@ -208,9 +211,27 @@ def test_json_is_the_documented_schema() -> None:
     assert list(json.loads(data))[:2] == ["v", "type"]
 
 
+def test_number_of_a_message_and_a_loss() -> None:
+    number = EventId("f7e1", 12_000_000_000, 7)
+    numbered = EXPECTED | {"id": {"boot_id": "f7e1", "run": 12_000_000_000, "seq": 7}}
+    assert json.loads(FORMATS["json"].encode(EVENT._replace(id=number))) == numbered
+    assert from_dict(numbered) == EVENT._replace(id=number)
+    lost = Lost(5, 7, 40, TIME, number)
+    expected = {"v": 3, "type": "lost", "id": numbered["id"], "first": 5, "last": 7}
+    expected |= {"errors": 40, "time_ns": TIME}
+    assert to_dict(lost) == expected
+    assert from_dict(expected) == lost
+    assert lost_line(lost) == "05:27:47.123456 lost: messages 5 to 7, with 40 errors"
+
+
+def test_earlier_versions_have_no_numbers() -> None:
+    without = {key: value for key, value in EXPECTED.items() if key != "id"}
+    assert from_dict(without | {"v": 2}) == EVENT
+
+
 def test_msgpack_is_the_same_with_bin() -> None:
     data = FORMATS["msgpack"].encode(EVENT)
-    assert data.startswith(b"\x8c\xa1v\x02\xa4type")
+    assert data.startswith(b"\x8d\xa1v\x03\xa4type")
     handle = {"handle_type": 1, "f_handle": bytes.fromhex("0e000000acb52e61")}
     assert msgpack.unpackb(data) == EXPECTED | {"handle": handle}
 
@@ -235,9 +256,11 @@ def test_later_keys_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"v": 3}, "'v' is 3, not 2"),
+        ({"v": 4}, "'v' is 4, not 3"),
         ({"v": True}, "'v' is bool"),
-        ({"type": "error"}, "'type' is 'error', not fs_error"),
+        ({"type": "error"}, "'type' is 'error', no type of version 3"),
+        ({"id": {"boot_id": "b", "run": 0, "seq": 0}}, "event id key 'seq' is 0, not between 1"),
+        ({"id": 7}, "event id is int, not a map"),
         ({"fsid": "88888888-88888888"}, "'fsid' is not xxxxxxxx:xxxxxxxx"),
         ({"fsid": "8:88888888"}, "'fsid' is not"),
         ({"fsid": "-8888888:88888888"}, "'fsid' is not"),
@@ -264,8 +287,9 @@ def test_refused(change: dict[str, object], reason: str) -> None:
 def test_to_dict_of_the_other_types() -> None:
     record = InfoRecord(8, 0, b"abcd")
     assert to_dict(OverflowEvent(extra=(record,), time_ns=5)) == {
-        "v": 2,
+        "v": 3,
         "type": "overflow",
+        "id": None,
         "pid": 0,
         "fd": -1,
         "pidfd": None,
@@ -273,8 +297,9 @@ def test_to_dict_of_the_other_types() -> None:
         "time_ns": 5,
     }
     assert to_dict(OtherEvent(256, 7, -1)) == {
-        "v": 2,
+        "v": 3,
         "type": "other",
+        "id": None,
         "mask": 256,
         "pid": 7,
         "fd": -1,

@@ -124,7 +124,7 @@ def test_raw_streams_have_addresses_of_this_boot_only(
     ("data", "message"),
     [
         (b'{"v":1\n', "offset 0: not a line of JSON: "),
-        (b'{"v":3}\n', "offset 0: event key 'v' is 3, not 2\n"),
+        (b'{"v":4}\n', "offset 0: event key 'v' is 4, not 3\n"),
         (b"[" * 100000, "offset 0: "),
         (b"{" + b'"a":{' * 100000, "offset 0: not a line of JSON: "),
     ],

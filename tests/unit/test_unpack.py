@@ -39,8 +39,8 @@ def test_a_value_that_no_event_has_room_for(data: bytes) -> None:
 
 def test_an_error_is_final() -> None:
     decoder = MsgpackDecoder()
-    for data in (GOOD + msgpack.packb({"v": 3}), GOOD, b""):
-        with pytest.raises(DecodeError, match="'v' is 3, not 2") as caught:
+    for data in (GOOD + msgpack.packb({"v": 4}), GOOD, b""):
+        with pytest.raises(DecodeError, match="'v' is 4, not 3") as caught:
             list(decoder.feed(data))
         assert caught.value.offset == len(GOOD)
     decoder.close()

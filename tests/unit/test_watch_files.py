@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fserr_bpf.errors import UsageError
+from fserr_bpf.hooks.hook import AT_ONCE, FILES_KEPT, Backlog, Begun, Held, Intervals
 from fserr_bpf.kernel.mounts import MountTable, parse_mountinfo
 from fserr_bpf.uapi.dev import Dev
-from fserr_bpf.watchfiles.fileerror import FileError, Held, environment, json_line, line
+from fserr_bpf.watchfiles.fileerror import FileError, json_line, line
 from fserr_bpf.watchfiles.globs import Glob
-from fserr_bpf.watchfiles.hook import AT_ONCE, FILES_KEPT, Backlog, Begun, Intervals
 from fserr_bpf.watchfiles.views import Views
 
 # globs
@@ -255,13 +255,13 @@ def test_json_has_every_field_and_the_bytes_of_the_path() -> None:
 
 
 def test_the_environment_reaches_a_shell_as_it_is() -> None:
-    whole = environment(ERROR, Held())
+    whole = ERROR.environment(Held())
     done = subprocess.run(["env", "-0"], env=whole, capture_output=True, check=True)
     assert b"FSERR_PATH=/srv/evil\n\x1b\xff\0" in done.stdout
     assert whole["FSERR_TIME"] == "1700000000.000000001"
     assert (whole["FSERR_HELD_COUNT"], whole["FSERR_HELD_FILES"]) == ("0", "0")
     assert (whole["FSERR_POS"], whole["FSERR_LENGTH"], whole["FSERR_DELETED"]) == ("", "", "")
-    assert environment(ERROR._replace(pos=0, length=1), Held())["FSERR_POS"] == "0"
+    assert ERROR._replace(pos=0, length=1).environment(Held())["FSERR_POS"] == "0"
     document = (Path(__file__).parents[2] / "docs/watch-files.md").read_text()
     assert {key for key in whole if f"| `{key}` |" in document} == whole.keys()
 
@@ -426,7 +426,7 @@ def test_every_error_is_in_exactly_one_run_or_dropped(events: list[tuple[str, in
             lost += 0 if backlog.add(error(*event)) else event[1]
         while started := take(backlog):
             begun += started.error.error_count
-            running = [each.path for each in backlog.running.values()]
+            running = [each.name for each in backlog.running.values()]
             assert len(running) == len(set(running)) <= 3
     assert (len(backlog), len(backlog.running)) == (0, 0)
     assert begun + lost == given_

@@ -15,7 +15,7 @@ from pathlib import Path
 from fserr_bpf.codec.fanotify import Decoder
 from fserr_bpf.errors import LabError
 from fserr_bpf.kernel.fanotify import FanotifyGroup
-from fserr_bpf.model.event import Event, FsErrorEvent
+from fserr_bpf.model.event import Event, FsErrorEvent, Lost
 from fserr_bpf.model.state import StateChange
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.outputs.schema import Message
@@ -158,7 +158,7 @@ class Streams:
 
 
 def _events(messages: Iterable[Message]) -> list[Event]:
-    return [message for message in messages if not isinstance(message, StateChange)]
+    return [message for message in messages if not isinstance(message, StateChange | Lost)]
 
 
 def _errors(stream: bytes) -> int:

@@ -143,7 +143,7 @@ def _flat(reads: list[list[_Piece]]) -> list[_Piece]:
     return [piece for pieces in reads for piece in pieces]
 
 
-FIELDS = frozenset(FsErrorEvent._fields) - {"origin"} | {
+FIELDS = frozenset(FsErrorEvent._fields) - {"origin", "id"} | {
     *("stream", "read", "event", "bytes", "mask")
 }
 """What ``Difference.field`` can be: a field of an event, or one of these words.

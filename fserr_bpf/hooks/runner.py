@@ -1,4 +1,4 @@
-"""The process that runs hooks, for ``watchfiles.hook``.
+"""The process that runs hooks, for ``hooks.hook``.
 
 Run by ``children.spawn`` with the arguments ``COMMAND TIMEOUT USER``, USER being "" or whom a
 hook becomes. It is started before the monitor gives up its rights and keeps them, for hooks

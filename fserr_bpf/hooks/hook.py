@@ -11,12 +11,11 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from fserr_bpf.children.spawn import PATIENCE_SECONDS, spawn
 from fserr_bpf.closing import Closing
 from fserr_bpf.errors import FserrError
-from fserr_bpf.watchfiles.fileerror import FileError, Held, environment
 
 AT_ONCE = 4
 """Hooks that run at the same time at most."""
@@ -26,6 +25,39 @@ FILES_KEPT = 16384
 """Files at most whose last run is remembered."""
 _STANDARD_ERROR = 2
 _ENDED, _REMEDY = "the process that runs the hooks has ended", "start fserr-bpf again"
+
+
+class Held(NamedTuple):
+    """What else a run of the hook stands for: ``error_count`` errors, of ``files`` other files."""
+
+    error_count: int = 0
+    files: int = 0
+
+
+class Subject(Protocol):
+    """What a hook is run for: one error, or several that are alike."""
+
+    @property
+    def name(self) -> str:
+        """For messages about its hook."""
+
+    @property
+    def file(self) -> tuple[object, ...]:
+        """What an interval is counted for: of ``watch-files`` the file."""
+
+    @property
+    def alike(self) -> tuple[object, ...]:
+        """What errors have in common that one run may stand for."""
+
+    @property
+    def error_count(self) -> int:
+        """How many errors it is."""
+
+    def with_errors(self, error_count: int) -> Subject:
+        """The same with another count."""
+
+    def environment(self, held: Held) -> dict[str, str]:
+        """What the hook gets besides its own environment; "" is not known."""
 
 
 class Counts(NamedTuple):
@@ -59,7 +91,7 @@ class Begun(NamedTuple):
     """A run that begins, what it is for, and what else it stands for."""
 
     number: int
-    error: FileError
+    error: Subject
     held: Held
 
 
@@ -80,20 +112,20 @@ class Backlog:
         self._intervals = intervals
         self._next = -math.inf
         self._next_of: dict[tuple[object, ...], float] = {}  # by file, the oldest first
-        self._waiting: dict[tuple[object, ...], FileError] = {}
+        self._waiting: dict[tuple[object, ...], Subject] = {}
         self._last = 0
-        self.running: dict[int, FileError] = {}
+        self.running: dict[int, Subject] = {}
         self.joined = self.dropped = 0
 
     def __len__(self) -> int:
         """The number of runs that wait."""
         return len(self._waiting)
 
-    def add(self, error: FileError) -> bool:
+    def add(self, error: Subject) -> bool:
         """Let ``error`` wait for its turn; False if it was dropped."""
         if earlier := self._waiting.get(error.alike):
-            self._waiting[error.alike] = earlier._replace(
-                error_count=earlier.error_count + error.error_count
+            self._waiting[error.alike] = earlier.with_errors(
+                earlier.error_count + error.error_count
             )
             self.joined += 1
             return True
@@ -142,7 +174,7 @@ class Backlog:
             if alike not in busy
         }
 
-    def done(self, number: int) -> FileError:
+    def done(self, number: int) -> Subject:
         """A run has ended; returns what it was for."""
         return self.running.pop(number)
 
@@ -173,7 +205,7 @@ class Hooks(Closing):
         self._news: list[str] = []
         self._full = self._stopped = False
         self._runner = spawn(
-            "fserr_bpf.watchfiles.runner",
+            "fserr_bpf.hooks.runner",
             *(command, str(timeout), user or ""),
             output=_STANDARD_ERROR,  # what hooks print must not mix with the events
             new_session=True,  # Ctrl-C is for the monitor
@@ -189,7 +221,12 @@ class Hooks(Closing):
         """Hooks that run now."""
         return len(self._backlog.running)
 
-    def add(self, error: FileError) -> None:
+    @property
+    def waiting(self) -> int:
+        """Runs that have not begun."""
+        return len(self._backlog)
+
+    def add(self, error: Subject) -> None:
         """Have the hook run for ``error``, now or when its turn comes."""
         if not self._backlog.add(error) and not self._full:
             self._full = True
@@ -217,7 +254,7 @@ class Hooks(Closing):
         self._failed += bool(answer["trouble"]) and not answer["late"]
         self._timed_out += answer["late"]
         if answer["trouble"]:
-            self._news.append(f"hook for {error.path}: {answer['trouble']}")
+            self._news.append(f"hook for {error.name}: {answer['trouble']}")
         if not len(self._backlog):
             self._full = False
 
@@ -231,10 +268,10 @@ class Hooks(Closing):
             number, error, held = begun
             if held.error_count:
                 self._news.append(
-                    f"hook for {error.path}: stands for {held.error_count} errors of "
+                    f"hook for {error.name}: stands for {held.error_count} errors of "
                     f"{held.files} other files, too, which were held back"
                 )
-            question = {"number": number, "environment": environment(error, held)}
+            question = {"number": number, "environment": error.environment(held)}
             try:
                 self._runner.channel.send(question, wait=False)
             except BlockingIOError as busy:
