@@ -10,7 +10,8 @@ RUN_PACKAGES := python3-bpfcc python3-venv e2fsprogs xfsprogs kmod
 # a host without kprobes runs the main job in a virtual machine
 LAB_PACKAGES := qemu-system-x86 busybox-static zstd
 COMPARE_PACKAGES := btrfs-progs f2fs-tools dosfstools dmsetup
-TEST_PACKAGES := gcc libc6-dev chromium chromium-driver tmux elfutils patch perl xz-utils postgresql
+TEST_PACKAGES := gcc libc6-dev chromium chromium-driver tmux elfutils patch perl xz-utils postgresql systemd
+DEB_PACKAGES := debhelper dh-python dpkg-dev lintian pandoc python3-all python3-msgpack python3-shtab
 KPROBES := $(wildcard /sys/bus/event_source/devices/kprobe/type)
 
 # make compare ARGS="--kernel 6.12 --scenario 'xfs_*'" chooses
@@ -23,7 +24,7 @@ PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
 # make run ARGS="/srv" monitors a path of this host instead of the demonstration
 ARGS ?=
 
-.PHONY: help install run compare corpus matrix kernel check test test-vm coverage mutants lint bench clean
+.PHONY: help install run deb compare corpus matrix kernel check test test-vm coverage mutants lint bench clean
 
 help:
 	@echo 'make run              the main job on scratch file systems, beside a real fanotify group'
@@ -32,6 +33,7 @@ help:
 	@echo 'make corpus           damaged images of ext4 and XFS, played on 6.12; ARGS="--kernel 7"'
 	@echo 'make matrix           docs/matrix.md from the report of the last make compare'
 	@echo 'make kernel           the patched kernel of kernel-patch/, for compare --kernel patched'
+	@echo 'make deb              the Debian package, in build/deb'
 	@echo 'make check            ruff, mypy and the tests that need neither root nor a kernel'
 	@echo 'make test             all tests'
 	@echo 'make test-vm          the live tests in every kernel of the lab; ARGS="--kernel 6.12"'
@@ -83,6 +85,10 @@ corpus: install $(VENV)/compared
 # after make compare: its report becomes a document; REPORTS="build/a/report.json ..." for more
 matrix: $(VENV)/installed
 	@$(BIN)/python -m fserr_bpf_compare.report.matrixpage $(REPORTS) docs/matrix.md
+
+deb:
+	@scripts/apt-install $(DEB_PACKAGES)
+	@scripts/make-deb
 
 kernel: install
 	@scripts/apt-install $(shell cat kernel-patch/packages)

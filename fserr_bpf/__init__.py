@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fserr_bpf.model.stream import Stream
     from fserr_bpf.monitor import Monitor
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Event",
     "FileHandle",

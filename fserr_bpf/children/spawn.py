@@ -1,6 +1,6 @@
 """Starting a child: for much memory, rights or work that may hang, away from who asks.
 
-A child is run as ``python -m MODULE FD ARGUMENT...``: FD is its end of the channel, see
+A child is run as ``python start.py MODULE FD ARGUMENT...``: FD is its end of the channel, see
 `channel_to_parent`.
 """
 
@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+from pathlib import Path
 from typing import IO, NamedTuple
 
 from fserr_bpf.children.channel import Channel, channel_pair
 
+_START = str(Path(__file__).with_name("start.py"))
 PATIENCE_SECONDS = 1.0
 """How long the end of a child is waited for."""
 
@@ -47,7 +49,7 @@ def spawn(
     """
     ours, theirs = channel_pair()
     # -P: the current directory is anybody's, and this may run as root
-    command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), *arguments]
+    command = [sys.executable, "-P", _START, module, str(theirs.fileno()), *arguments]
     with theirs:
         try:
             process = subprocess.Popen(

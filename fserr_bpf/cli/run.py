@@ -24,6 +24,7 @@ from fserr_bpf.cli.watching import (
     stop_signals,
 )
 from fserr_bpf.errors import UsageError
+from fserr_bpf.kernel.landlock import write_only_below
 from fserr_bpf.kernel.privileges import drop
 from fserr_bpf.marks.cgroups import find_cgroup, find_container
 from fserr_bpf.model.mark import mark_of
@@ -122,6 +123,9 @@ def run(arguments: argparse.Namespace) -> int:
             messages = Messages(monitor, sequence, states=form.encode_more is not None)
             reader = StreamReader(sink, form)
         elif running:
+            # another task's /proc is closed to who gave up to write
+            if not monitor.marks.processes and not running.lock(write_only_below):
+                say("writing is not restricted further: this kernel has no Landlock")
             running.start()
             messages = Messages(monitor, sequence, states=True)
             reader = ServiceReader(monitor, running, description, sequence, readiness)

@@ -33,8 +33,11 @@ def drop(user: str | None, keep: Iterable[Capability]) -> None:
         last = int(file.read())
     kept = set(keep) if user is None else set()
     mask = sum(1 << capability for capability in kept)
+    # without CAP_SETPCAP, as in a unit that leaves it out, no_new_privs alone keeps execve(2) from
+    # giving anything back
+    bounded = range(last + 1) if holds(Capability.SETPCAP) else ()
     try:
-        for capability in range(last + 1):
+        for capability in bounded:
             if capability not in kept:
                 check(libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0))
         check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
@@ -55,10 +58,10 @@ def set_no_new_privs() -> None:
 
 def check_drop(user: str | None) -> None:
     """Raise what ``drop()`` would for ``user``; to be asked before anything is started."""
-    needed = [Capability.SETPCAP]  # of the bounding set, see cap_prctl_drop() in the kernel
-    if user is not None:
-        _entry(user)
-        needed += [Capability.SETGID, Capability.SETUID]
+    if user is None:
+        return
+    _entry(user)
+    needed = (Capability.SETGID, Capability.SETUID)
     if lacking := ", ".join(f"CAP_{one.name}" for one in needed if not holds(one)):
         raise PrivilegeError(
             f"{lacking} is missing, which giving up rights needs", f"give it {lacking}"

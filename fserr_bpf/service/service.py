@@ -62,6 +62,7 @@ class Running(Closing):
         self._shown_at = -GAP_SECONDS
         self._changed = True
         self._closed = False
+        self._folders: set[str] | None = None
         if user is not None:
             _give_to(service.folder, user)
 
@@ -72,6 +73,14 @@ class Running(Closing):
             else JournalSocket(spec.socket)
         )
         return Output(spec.name, target, spec.queueing, lambda: os.eventfd_write(self._wake, 1))
+
+    def lock(self, lock: Callable[[set[str]], bool]) -> bool:
+        """Have ``lock`` forbid writing but in the folders of now; returns what it does."""
+        folders = set(filter(os.path.exists, _folders(self._service)))
+        if not lock(folders):
+            return False
+        self._folders = folders
+        return True
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -166,6 +175,11 @@ class Running(Closing):
 
         Raises UsageError with everything as it was.
         """
+        if self._folders is not None and (missing := _folders(service) - self._folders):
+            raise UsageError(
+                f"{missing.pop()} is a new folder, and the right to write there is given up",
+                "start fserr-bpf again",
+            )
         prometheus = self._prometheus
         if service.prometheus != self._service.prometheus:
             prometheus = _Prometheus(service.prometheus, self.newest, prometheus)
@@ -258,6 +272,15 @@ class _Prometheus(Closing):
         if self._endpoint:
             self._endpoint.close()
             self._endpoint = None
+
+
+def _folders(service: Service) -> set[str]:
+    """Where files are written; of devices they are themselves, not their folder."""
+    paths = [each.path for each in service.outputs if isinstance(each, File)]
+    if service.prometheus and service.prometheus.textfile:
+        paths.append(service.prometheus.textfile)
+    places = {path if path.startswith("/dev/") else os.path.dirname(path) for path in paths}
+    return places | {service.folder}
 
 
 def make_folder(folder: str) -> None:
