@@ -104,7 +104,7 @@ class Describe:
         probe = self._sources[Probe(record.probe), attachment_of(record.flags)]
         source = f"{SOURCE}+{probe}" if observed.event else probe
         origin = _seen(record, marked, record.time_ns + observed.realtime_offset_ns, source)
-        if abs(report.error) == ESHUTDOWN and not observed.event:
+        if abs(report.error) == ESHUTDOWN:
             origin = origin._replace(reason=reason_of(record, report.error))
         if self._owners is not None:
             detail = detail_of(observed.entry, report.error, probe, owners=self._owners)

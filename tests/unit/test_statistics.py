@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from fserr_bpf.group.hearing import Gap
 from fserr_bpf.group.statistics import DropReason, Statistics
 
 NOTHING = Statistics(delivered=0, merged=0, waiting=0, dropped={})
@@ -43,6 +46,13 @@ def test_in_words() -> None:
         "256 place not known, 512 other cgroup, 1024 cgroup not known, 2048 output failed); "
         "12288 missed by probes (4096 ext4_error, 8192 fserror)"
     )
+
+
+def test_gaps_are_told_with_their_times() -> None:
+    day = 24 * 3600 * 10**9
+    gaps = (Gap(day, 2 * day), Gap(3 * day, None))
+    told = str(replace(NOTHING, gaps=gaps))
+    assert told == f"{NOTHING}; deaf in 2 gaps ({gaps[0]}, {gaps[1]})"
 
 
 def test_what_could_not_be_written_was_neither_delivered_nor_merged() -> None:
