@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as CountedErrors
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -10,8 +11,12 @@ from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.core import Metric
 
 from fserr_bpf.model.state import Condition
+from fserr_bpf.outputs.classes import MessageClass
 from fserr_bpf.service.report import Report
+from fserr_bpf.uapi.dev import Dev
 
+ERRORS = (MessageClass.CORRUPTION, MessageClass.IO, MessageClass.ENDED)
+"""Classes that errors are of."""
 CONDITIONS = tuple(Condition)
 """The value of fserr_filesystem_state is the place in it; the last two of them need no alert."""
 
@@ -38,14 +43,21 @@ def _families(report: Report) -> Iterable[Metric]:
     names = ["device", "fstype", "mountpoint"]
     conditions = ", ".join(f"{value} {name}" for value, name in enumerate(CONDITIONS))
     state = Gauge("fserr_filesystem_state", f"How it is now: {conditions}.", labels=names)
+    shown: dict[Dev | None, tuple[str, str, str]] = {}
+    # from 0 on: what begins with its first error is no increase for Prometheus
+    numbers = CountedErrors[tuple[str, ...]]()
     for each in report.states:
         place = each.mount_points[0] if each.mount_points else ""
-        labels = map(_label, (each.device, each.fstype, place))
-        state.add_metric(list(labels), CONDITIONS.index(each.condition))
+        shown[each.dev] = (each.device, each.fstype, place)
+        state.add_metric(list(map(_label, shown[each.dev])), CONDITIONS.index(each.condition))
+        for kind in ERRORS:
+            numbers[*shown[each.dev], str(kind)] += 0
     yield state
     errors = Counter("fserr_errors", "Errors in delivered events.", labels=[*names, "class"])
     for counted, number in report.errors.items():
-        errors.add_metric(list(map(_label, counted)), number)
+        numbers[*shown.get(counted.dev, counted[1:4]), counted.kind] += number
+    for labels, number in numbers.items():
+        errors.add_metric(list(map(_label, labels)), number)
     yield errors
     yield from _own(report)
 

@@ -15,14 +15,20 @@ from fserr_bpf.outputs.state import to_dict
 from fserr_bpf.outputs.text import printable
 from fserr_bpf.service.output import OutputState
 from fserr_bpf.service.statefile import VERSION
+from fserr_bpf.uapi.dev import Dev
 
 MESSAGE_BYTES = 80
 """As much as node-problem-detector shows of a message."""
 
 
 class Counted(NamedTuple):
-    """What errors are counted by: few values each, never a path, an inode or an address."""
+    """What errors are counted by: few values each, never a path, an inode or an address.
 
+    ``dev`` is the superblock's, None for those of further file systems; by it labels are those of
+    its state, whatever the names were when the error came.
+    """
+
+    dev: Dev | None
     device: str
     fstype: str
     mountpoint: str

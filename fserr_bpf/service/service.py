@@ -104,12 +104,12 @@ class Running(Closing):
     def _counted(self, event: FsErrorEvent) -> Counted:
         origin = event.origin
         kind = str(class_of(event))
-        where = (
-            ("", "", "") if origin is None else (origin.device, origin.fstype, origin.mount_point)
-        )
-        counted = Counted(*where, kind)
+        counted = Counted(None, "", "", "", kind)
+        if origin:
+            names = (origin.device, origin.fstype, origin.mount_point)
+            counted = Counted(origin.dev, *names, kind)
         if counted not in self._errors and len(self._errors) >= COUNTED_MOST:
-            return Counted("other", "", "", kind)
+            return Counted(None, "other", "", "", kind)
         return counted
 
     # -- waiting ---------------------------------------------------------------------------
