@@ -24,13 +24,22 @@ def add_stream(parser: argparse.ArgumentParser) -> None:
     """--stream: what is an event."""
     parser.add_argument(
         "--stream",
-        type=Stream,
+        type=_stream,
         choices=list(Stream),
         default=Stream.PROPOSED,
         help="native: what this kernel emits itself; fserror: what Linux 7.x emits; "
         "proposed (default): ext4, XFS and fatal btrfs errors, and failed writeback of every "
         "file system",
     )
+
+
+def _stream(text: str) -> Stream:
+    try:
+        return Stream(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"there is no stream {text!r}; choose from {', '.join(Stream)}"
+        ) from None
 
 
 def seconds(text: str) -> float:
