@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from fserr_bpf.closing import Closing
+from fserr_bpf.exec.fork import ARMING
 
 SOURCES = Path(__file__).with_name("clients")
 COMMAND = str(Path(sys.executable).with_name("fserr-bpf"))
@@ -57,6 +58,11 @@ def compile_go(directory: Path) -> Path:
 def under_exec(*client: str | Path, options: Sequence[str] = ()) -> list[str]:
     """The command line that runs ``client`` under ``fserr-bpf exec``."""
     return [COMMAND, "exec", *options, "--", *map(str, client)]
+
+
+def told(errors: str) -> str:
+    """Lines on standard error without the one that comes where a start takes long."""
+    return errors.replace(f"fserr-bpf: {ARMING}\n", "")
 
 
 class Running(Closing):
@@ -111,8 +117,8 @@ class Running(Closing):
         return self._seen.decode().split("\r\n")[:-1]
 
     def errors(self) -> str:
-        """What is on its standard error so far."""
-        return self._errors.read_text()
+        """What is on its standard error so far; that a start takes long does not matter."""
+        return told(self._errors.read_text())
 
     def reads(self, program: Path) -> bool:
         """Whether it has become ``program`` and waits in read(2)."""

@@ -17,9 +17,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "exec",
         help="run a fanotify client on the emulated stream",
-        description="Run CLIENT with fanotify_init(2) and fanotify_mark(2) taken over, so that "
-        "it gets FAN_FS_ERROR events that this kernel does not send. It starts when the probes "
-        "are attached and keeps its pid, terminal, signals and exit status.",
+        description="Run CLIENT with its fanotify groups taken over that ask for FAN_FS_ERROR, so "
+        "that they get events that this kernel does not send. It starts when the probes are "
+        "attached and keeps its pid, terminal, signals and exit status.",
     )
     add_stream(parser)
     parser.add_argument(
@@ -31,7 +31,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--report-takeover",
         action="store_true",
-        help="print each call on standard error, and whether it was emulated or let through",
+        help="print each call that could matter on standard error, and whether it was emulated or "
+        "let through",
     )
     parser.add_argument("client", metavar="CLIENT", nargs="?", help="the program, found in PATH")
     parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER)

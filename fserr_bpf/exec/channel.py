@@ -27,8 +27,11 @@ class Channel(Protocol):
     def identity(self) -> tuple[int, int]:
         """(st_dev, st_ino), by which the client's descriptors of it are known."""
 
-    def client_end(self) -> int:
-        """The descriptor to inject, once; the caller hands it back to `given`."""
+    def client_end(self) -> int | None:
+        """A descriptor to inject; the caller hands it back to `given`. Raises OSError.
+
+        None where there was one already, and can be no second.
+        """
 
     def given(self, end: int) -> None:
         """Close our copy of the client's descriptor, now that the client has its own or none."""

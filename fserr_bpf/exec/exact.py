@@ -44,7 +44,7 @@ class ExactChannel(Closing):
         self._server = server
         self._feed = feed
         self._gone = gone
-        self._nonblocking = nonblocking
+        self._nonblocking, self._opened = nonblocking, False
         self._node = server.add(self)
         self.identity = server.st_dev, self._node
         self._waiting: deque[PendingRead] = deque()
@@ -57,9 +57,13 @@ class ExactChannel(Closing):
         while self._waiting:
             self._server.answer(self._waiting.popleft().unique, errno.EIO)
 
-    def client_end(self) -> int:
-        """The client's descriptor, once; the caller hands it back to `given`. Raises OSError."""
-        return self._server.open(self._node, nonblocking=self._nonblocking)
+    def client_end(self) -> int | None:
+        """The first time a descriptor to inject, which comes back with `given`. Raises OSError."""
+        if self._opened:
+            return None
+        end = self._server.open(self._node, nonblocking=self._nonblocking)
+        self._opened = True
+        return end
 
     def given(self, end: int) -> None:
         """Close our copy of the client's descriptor."""

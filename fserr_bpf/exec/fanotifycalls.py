@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fserr_bpf.tasks.filter import Rule
 from fserr_bpf.uapi import fanotify
 from fserr_bpf.uapi.fcntl import AT_FDCWD
+from fserr_bpf.uapi.proposed import PROPOSED_FLAGS
+from fserr_bpf.uapi.seccomp import NR_FANOTIFY_INIT, NR_FANOTIFY_MARK
+
+_FLAGS, _MASK = 0, 2  # which argument of fanotify_init(2), and of fanotify_mark(2)
+_PERMISSIONS = fanotify.FAN_OPEN_PERM | fanotify.FAN_ACCESS_PERM | fanotify.FAN_OPEN_EXEC_PERM
+
+STOPPED = (
+    Rule(NR_FANOTIFY_INIT, _FLAGS, stops=PROPOSED_FLAGS, otherwise=False),
+    Rule(NR_FANOTIFY_MARK, _MASK, stops=fanotify.FAN_FS_ERROR, passes=_PERMISSIONS),
+)
+"""What the supervisor is asked about.
+
+A group is the kernel's own until it is marked for FAN_FS_ERROR. After that each mark matters, and
+the filter cannot tell which group a mark is for; but groups with errors refuse permission events,
+whoever is asked.
+"""
 
 _INT = 1 << 32
 
-_CLASS = fanotify.FAN_CLASS_CONTENT | fanotify.FAN_CLASS_PRE_CONTENT
 _INIT_WORDS = (
     "FAN_CLOEXEC",
     "FAN_NONBLOCK",
@@ -55,11 +71,6 @@ class InitCall(NamedTuple):
     def of(cls, args: tuple[int, ...]) -> InitCall:
         """From the six registers."""
         return cls(args[0] % _INT, args[1] % _INT)
-
-    @property
-    def notifies(self) -> bool:
-        """Whether groups with these flags may have events of class NOTIF only."""
-        return not self.flags & _CLASS
 
     def __str__(self) -> str:
         return f"fanotify_init({_words(self.flags, _INIT_WORDS)}, {self.event_flags:#o})"

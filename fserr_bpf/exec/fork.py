@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ from typing import NoReturn
 from fserr_bpf.children.channel import Channel, channel_pair
 from fserr_bpf.children.inherited import keep_only
 from fserr_bpf.errors import ClientError, FserrError, KernelError
+from fserr_bpf.exec.fanotifycalls import STOPPED
 from fserr_bpf.exec.guardian import Guardians, Lock, guard
 from fserr_bpf.exec.limits import raise_limit, require_room, too_many_files
 from fserr_bpf.exec.lines import ErrorLines
@@ -27,6 +29,10 @@ from fserr_bpf.tasks.credentials import out_of_reach
 from fserr_bpf.tasks.needs import check_needs
 from fserr_bpf.tasks.seccomp import Listener, install_filter
 
+ARMING = "arming probes"
+"""Said where it takes longer than a second, as the first time on a kernel."""
+
+_PATIENCE_SECONDS = 1.0
 _READY: dict[str, str] = {}
 
 Supervise = Callable[[Callable[[], Listener | None], Guardians], None]
@@ -49,8 +55,11 @@ def become_client(command: Sequence[str], supervise: Supervise, *, debug: bool) 
         _become_supervisor(theirs, supervise, debug=debug)
     theirs.close()
     os.waitpid(guardian, 0)  # it has only made another one
+    if not select.select([ours], [], [], _PATIENCE_SECONDS)[0]:
+        with ErrorLines() as lines:
+            lines.write(ARMING)
     _wait(ours)
-    listener = install_filter()
+    listener = install_filter(STOPPED)
     ours.send_descriptors({}, [listener])
     os.close(listener)
     _wait(ours)

@@ -31,7 +31,6 @@ class EmulatedGroup(Closing):
 
     def __init__(
         self,
-        number: int,
         shadow: Shadow,
         errors: ErrorGroup,
         queue: ClientQueue,
@@ -41,7 +40,8 @@ class EmulatedGroup(Closing):
         ends_seen: bool,
         without_errors: bool,
     ) -> None:
-        self.number = number
+        self.number = 0
+        """In the order in which clients got them; 0 until one has."""
         self.shadow = shadow
         self.errors = errors
         self.queue: NotificationQueue = queue

@@ -7,7 +7,7 @@ rights (``exec/markobject.py``); then the group remembers what its marks for err
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -62,34 +62,27 @@ class MarkCalls:
         locate = (call.errors or call.removes) and (call.whole or call.of_inode)
         locate &= not call.flushes
         adds = call.errors and not call.removes and not call.ignores
-        job = self._job(
-            request,
+        job = _job(
+            request.notification,
+            call,
             call.flags,
             shadow.mask_of(call),
             locate=locate,
             kernel=locate and adds and self._kernel_group is not None,
+            own_devs=tuple({dev for dev, _ in self._groups}),
         )
         self._submit(request, job, None, self._marked)
 
-    def _job(
-        self, request: MarkRequest, flags: int, mask: int, *, locate: bool, kernel: bool
-    ) -> MarkJob:
-        call = request.call
-        return MarkJob(
-            request.notification.id,
-            request.notification.tid,
-            flags,
-            mask,
-            call.lookup,
-            call.dirfd,
-            call.path,
-            pathless=call.flushes,
-            locate=locate,
-            needed=call.whole,
-            kernel=kernel,
-            instead=False,
-            own_devs=tuple({dev for dev, _ in self._groups}),
-        )
+    def name(
+        self,
+        notification: Notification,
+        call: MarkCall,
+        waits: Callable[[], bool],
+        named: Callable[[MarkAnswer], None],
+    ) -> None:
+        """Have the path read of a call that is the kernel's. Raises OSError."""
+        job = _job(notification, call, call.flags, 0, names=True)
+        self._workers.submit(job, [], waits, named)
 
     def _submit(
         self,
@@ -138,7 +131,8 @@ class MarkCalls:
                 held = group.remember(call, answer.marked)
         if held:
             flags = FAN_MARK_ADD | call.kind | call.lookup
-            job = self._job(request, flags, HOLD, locate=False, kernel=False)
+            devs = tuple({dev for dev, _ in self._groups})
+            job = _job(request.notification, call, flags, HOLD, own_devs=devs)
             self._submit(request, job, None, self._held)
         else:
             request.done(answer)
@@ -147,3 +141,32 @@ class MarkCalls:
         """The mark of the shadow is there again that went with its last ordinary event."""
         request.group.refresh()
         request.done(answer)
+
+
+def _job(
+    notification: Notification,
+    call: MarkCall,
+    flags: int,
+    mask: int,
+    *,
+    locate: bool = False,
+    kernel: bool = False,
+    names: bool = False,
+    own_devs: Sequence[int] = (),
+) -> MarkJob:
+    return MarkJob(
+        notification.id,
+        notification.tid,
+        flags,
+        mask,
+        call.lookup,
+        call.dirfd,
+        call.path,
+        pathless=call.flushes,
+        locate=locate,
+        needed=call.whole,
+        kernel=kernel,
+        instead=False,
+        names=names,
+        own_devs=own_devs,
+    )

@@ -127,6 +127,8 @@ class MarkWorker:
         try:
             if job.path and not job.pathless:
                 name = text_at(job.tid, job.path)
+            if job.names:
+                return MarkAnswer(name=name)
             return self._mark(job, name, descriptors)._replace(name=name)
         except ProcessLookupError:
             trouble = f"the calling task {job.tid} is not visible in our pid namespace"

@@ -25,7 +25,8 @@ class MarkJob(NamedTuple):
     With ``locate`` it is told what the mark is on; it fails where that cannot be found out and
     is ``needed``. An object on one of ``own_devs`` may be a descriptor of an emulated group: it
     is not marked, but reported, unless a descriptor to be marked instead comes with the job
-    (``instead``). A kernel's group to be marked as well comes with it too (``kernel``).
+    (``instead``). A kernel's group to be marked as well comes with it too (``kernel``). Of a
+    call that is the kernel's only the path is read, for people (``names``).
     """
 
     call: int
@@ -40,6 +41,7 @@ class MarkJob(NamedTuple):
     needed: bool
     kernel: bool
     instead: bool
+    names: bool
     own_devs: Sequence[int]
 
     def to_json(self) -> dict[str, Any]:

@@ -66,13 +66,12 @@ class PipeChannel(Closing):
         self._loop = loop
         self._gone = gone
         self._hold_ns = hold_ns
+        # As a group's, and also a writer: it never sees the end of the file.
+        self._end_flags = os.O_RDWR | (os.O_NONBLOCK if nonblocking else 0)
         reader, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK | os.O_DIRECT)
         try:
-            # As a group's, and also a writer: it never sees the end of the file.
-            flags = os.O_RDWR | os.O_CLOEXEC | (os.O_NONBLOCK if nonblocking else 0)
-            self._client_end: int | None = os.open(
-                f"self/fd/{reader}", flags, dir_fd=procfs.directory()
-            )
+            # kept until the client has its own: without a reader the pipe would be at its end
+            self._client_end: int | None = self._open_end(reader)
         except OSError:
             os.close(self._write_end)
             raise
@@ -103,12 +102,12 @@ class PipeChannel(Closing):
             self._write_end = -1
 
     def client_end(self) -> int:
-        """The client's descriptor, once; the caller hands it back to `given`."""
-        descriptor = self._client_end
-        if descriptor is None:
-            raise ValueError("the client's end was given away already")
-        self._client_end = None
-        return descriptor
+        """A descriptor to inject; the caller hands it back to `given`. Raises OSError."""
+        descriptor, self._client_end = self._client_end, None
+        return self._open_end(self._write_end) if descriptor is None else descriptor
+
+    def _open_end(self, pipe: int) -> int:
+        return procfs.open_in(f"self/fd/{pipe}", self._end_flags)
 
     def given(self, end: int) -> None:
         """Close our copy of the client's descriptor."""

@@ -23,7 +23,7 @@ class Report:
 
     def __init__(self, lines: ErrorLines, *, enabled: bool, debug: bool = False) -> None:
         self._lines = lines
-        self._enabled, self._debug = enabled, debug
+        self.enabled, self._debug = enabled, debug
         self._troubles: set[str] = set()
         self._counts: Counter[Outcome] = Counter()
         self.groups = 0
@@ -31,7 +31,7 @@ class Report:
     def call(self, call: InitCall | MarkCall, tid: int, outcome: Outcome, why: str) -> None:
         """One call by ``tid``; ``why`` is its result or the reason for letting it through."""
         self._counts[outcome] += 1
-        if self._enabled:  # words take longer than the call
+        if self.enabled:  # words take longer than the call
             self.line(f"{tid}: {call}: {outcome}, {why}")
 
     def result(self, call: InitCall | MarkCall, tid: int, result: int) -> None:
@@ -41,7 +41,7 @@ class Report:
 
     def line(self, line: str) -> None:
         """One line, if they are wanted."""
-        if self._enabled:
+        if self.enabled:
             self._lines.write(line)
 
     def trouble(self, line: str) -> None:

@@ -12,9 +12,9 @@ from fserr_bpf.exec.channel import Channel, Feed
 from fserr_bpf.exec.exact import ExactChannel
 from fserr_bpf.exec.fuse import FuseServer
 from fserr_bpf.exec.guardian import Guardians
-from fserr_bpf.exec.initcall import MakeChannel
 from fserr_bpf.exec.lines import ErrorLines
 from fserr_bpf.exec.loop import Loop
+from fserr_bpf.exec.making import MakeChannel
 from fserr_bpf.exec.markobject import MarkWorker
 from fserr_bpf.exec.pipe import PipeChannel
 from fserr_bpf.exec.report import Report

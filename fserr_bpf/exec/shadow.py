@@ -1,5 +1,7 @@
 """The real group behind an emulated one: the kernel's own answers, and ordinary events.
 
+It is the client's own, which it made before it asked for errors.
+
 Marks on superblocks ask for FAN_FS_ERROR too if the kernel knows it, so that they live as long
 as the client's would; the kernel's own errors are read and dropped. Otherwise, and on inodes,
 FAN_EVENT_ON_CHILD stands for it, which the kernel accepts and which has no effect there: such a
@@ -21,16 +23,15 @@ from fserr_bpf.codec.fanotify import Decoder
 from fserr_bpf.exec.fanotifycalls import MarkCall
 from fserr_bpf.exec.limits import require_room
 from fserr_bpf.kernel import procfs, syscalls
-from fserr_bpf.model.event import Event
+from fserr_bpf.model.event import Event, FsErrorEvent, OverflowEvent
 from fserr_bpf.uapi.dev import Dev
 from fserr_bpf.uapi.fanotify import (
     FAN_CLOEXEC,
+    FAN_EVENT_INFO_TYPE_PIDFD,
     FAN_EVENT_ON_CHILD,
     FAN_FS_ERROR,
     FAN_NONBLOCK,
     FAN_OPEN_EXEC,
-    FAN_REPORT_PIDFD,
-    FAN_UNLIMITED_QUEUE,
 )
 
 HOLD = FAN_EVENT_ON_CHILD
@@ -38,7 +39,8 @@ _READ_SIZE = 65536
 _NOWHERE = -1
 _CLOSING_SECONDS = 1.0  # they wait for a grace period, some ms on an idle machine
 _closing: set[threading.Thread] = set()
-# fanotify_fdinfo() in fs/notify/fdinfo.c
+# fanotify_show_fdinfo() and fanotify_fdinfo() in fs/notify/fdinfo.c
+_FLAGS = re.compile(rb"^fanotify flags:(\w+) event-flags:", re.M)
 _SUPERBLOCK = re.compile(rb"^fanotify sdev:(\w+) mflags:\w+ mask:(\w+) ignored_mask:(\w+)", re.M)
 
 
@@ -50,28 +52,18 @@ class SuperblockMark(NamedTuple):
 
 
 class Shadow(Closing):
-    """A group made with the client's flags; OSError as ``fanotify_init(2)`` fails.
+    """The group that is ``fd``, which is its own from now on.
 
-    ``knows``: this kernel knows FAN_FS_ERROR. ``inode_marks``: the client's group may have it
-    on inodes, which no upstream kernel knows. The queue has no limit: that of the emulated
-    group is the one that counts. EMFILE as `require_room`.
-    FAN_REPORT_PIDFD is judged and left out: each event that we
-    read would open a descriptor of ours.
+    ``flags`` are those of its ``fanotify_init(2)``. ``knows``: this kernel knows FAN_FS_ERROR.
+    ``inode_marks``: the client's group may have it on inodes, which no upstream kernel knows.
     """
 
-    def __init__(self, flags: int, event_flags: int, *, knows: bool, inode_marks: bool) -> None:
-        flags |= FAN_CLOEXEC | FAN_NONBLOCK | FAN_UNLIMITED_QUEUE
-        if flags & FAN_REPORT_PIDFD:
-            close_group(_make_group(flags, event_flags))
-            flags &= ~FAN_REPORT_PIDFD
-        self._fd = _make_group(flags, event_flags)
-        try:
-            require_room(self._fd)
-        except OSError:
-            close_group(self._fd)
-            raise
+    def __init__(self, fd: int, flags: int, *, knows: bool, inode_marks: bool) -> None:
+        self._fd = fd
+        self.flags = flags
         self._knows = knows
         self._inode_marks = inode_marks
+        self._begun = False
         # the bit that stands for FAN_FS_ERROR in ignore masks
         self.ignored_bit = FAN_FS_ERROR if knows else FAN_OPEN_EXEC
 
@@ -113,15 +105,23 @@ class Shadow(Closing):
         """The marks on superblocks that are alive, by s_dev."""
         return superblocks_of(self._fd)
 
+    def begin(self) -> None:
+        """Only we read it from now on; a client that has a copy left finds it non-blocking."""
+        os.set_blocking(self._fd, False)
+        self._begun = True
+
     def read(self) -> Iterator[Event]:
-        """The ordinary events that wait."""
+        """The ordinary events that wait, none before `begin`.
+
+        Without pidfds: those are numbers of ours, not the client's, and closed.
+        """
         decoder = Decoder()
-        while True:
+        while self._begun:
             try:
                 data = os.read(self._fd, _READ_SIZE)
             except BlockingIOError:
                 return
-            yield from decoder.feed(data)
+            yield from map(_without_pidfd, decoder.feed(data))
 
     def close(self) -> None:
         """Give the group up."""
@@ -153,15 +153,54 @@ def close_group(group: int) -> None:
         os.close(group)
 
 
-def _make_group(flags: int, event_flags: int) -> int:
-    """As fanotify_init(2); groups that are being closed do not count, as natively."""
+def group_flags(fd: int) -> int | None:
+    """The flags of ``fanotify_init(2)`` that a group of ours was made with; None for another file.
+
+    ``fanotify_show_fdinfo()``. Raises OSError.
+    """
+    found = _FLAGS.search(procfs.read(f"self/fdinfo/{fd}"))
+    return int(found[1], 16) if found else None
+
+
+def make_group(flags: int, event_flags: int) -> int:
+    """A group of ours as fanotify_init(2) makes it; those that are being closed do not count.
+
+    Raises OSError; EMFILE as `require_room`.
+    """
+    flags |= FAN_CLOEXEC | FAN_NONBLOCK
     try:
-        return syscalls.fanotify_init(flags, event_flags)
+        fd = syscalls.fanotify_init(flags, event_flags)
     except OSError as error:
         closing = list(_closing)
         if error.errno != errno.EMFILE or not closing:
             raise
-    until = time.monotonic() + _CLOSING_SECONDS
-    for thread in closing:
-        thread.join(max(0, until - time.monotonic()))
-    return syscalls.fanotify_init(flags, event_flags)
+        until = time.monotonic() + _CLOSING_SECONDS
+        for thread in closing:
+            thread.join(max(0, until - time.monotonic()))
+        fd = syscalls.fanotify_init(flags, event_flags)
+    try:
+        require_room(fd)
+    except OSError:
+        close_group(fd)
+        raise
+    return fd
+
+
+def _without_pidfd(event: Event) -> Event:
+    if isinstance(event, FsErrorEvent):
+        _close_pidfd(event.pidfd)
+        return event
+    if isinstance(event, OverflowEvent):
+        return event
+    extra = []
+    for record in event.extra:
+        if record.info_type == FAN_EVENT_INFO_TYPE_PIDFD:
+            _close_pidfd(int.from_bytes(record.data[:4], "little", signed=True))
+        else:
+            extra.append(record)
+    return event._replace(extra=tuple(extra))
+
+
+def _close_pidfd(pidfd: int | None) -> None:
+    if pidfd is not None and pidfd >= 0:
+        os.close(pidfd)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import select
+from collections.abc import Sequence
 from functools import partial
 
 from fserr_bpf.closing import Closing
 from fserr_bpf.errors import FserrError
+from fserr_bpf.exec.adoption import Adoptions
 from fserr_bpf.exec.fanotifycalls import InitCall, MarkCall
 from fserr_bpf.exec.group import EmulatedGroup
-from fserr_bpf.exec.initcall import InitCalls, MakeChannel
 from fserr_bpf.exec.loop import Loop
+from fserr_bpf.exec.making import MakeChannel, Making
 from fserr_bpf.exec.markcall import MarkCalls, MarkRequest
 from fserr_bpf.exec.markrequest import MarkAnswer
 from fserr_bpf.exec.report import Outcome, Report
@@ -23,7 +25,7 @@ from fserr_bpf.probes.table import wanted
 from fserr_bpf.tasks.client import Client
 from fserr_bpf.tasks.descriptors import descriptor_identity
 from fserr_bpf.tasks.seccomp import Listener, Notification
-from fserr_bpf.uapi.fanotify import FAN_CLOEXEC
+from fserr_bpf.uapi.fanotify import FAN_CLOEXEC, FAN_FS_ERROR
 from fserr_bpf.uapi.seccomp import NR_FANOTIFY_INIT
 
 # what looking at a task that has ended leads to
@@ -49,9 +51,10 @@ class Supervisor(Closing):
         self._source = Source(attached, wanted(stream, attached.kernel))
         # by device and inode of the client's descriptors
         self._groups: dict[tuple[int, int], EmulatedGroup] = {}
-        self._init_calls = InitCalls(
+        self._making = Making(
             attached, stream, make_channel, pump_errors=self._pump, gone=self._close
         )
+        self._adoptions = Adoptions(listener, loop, given_up=self._close, trouble=report.trouble)
         self._mark_calls = MarkCalls(self._source.kernel_group, self._groups, workers, self._pump)
         self._missed_before = attached.missed()
         for fd in self._source.filenos():
@@ -78,6 +81,9 @@ class Supervisor(Closing):
 
     def _take(self, notification: Notification) -> None:
         is_init = notification.syscall == NR_FANOTIFY_INIT
+        if not (is_init or self._groups or self._report.enabled or _asks_errors(notification)):
+            self._listener.let_through(notification)
+            return
         call = InitCall.of(notification.args) if is_init else MarkCall.of(notification.args)
         try:
             if isinstance(call, InitCall):
@@ -88,46 +94,84 @@ class Supervisor(Closing):
             self._failed(notification, call, error)
 
     def _init(self, notification: Notification, call: InitCall) -> None:
-        client = Client(notification.tid)
-        reason = self._init_calls.not_emulated(call, client)
-        if reason:
-            self._let_through(notification, call, reason)
+        group = self._making.new(call, Client(notification.tid))
+        if isinstance(group, str):
+            self._let_through(notification, call, group)
             return
-        namespace, number = client.pid_namespace(), self._report.groups + 1
-        group = self._init_calls.make_group(call, number, namespace)
-        self._report.groups = number
         self._groups[group.channel.identity] = group
-        self._loop.add(group.shadow.fileno(), select.EPOLLIN, lambda _: self._ordinary(group))
         given = False
         try:
             end = group.channel.client_end()
+            assert end is not None  # the first
             try:
                 cloexec = bool(call.flags & FAN_CLOEXEC)
                 given = self._listener.give(notification, end, cloexec=cloexec)
             finally:
                 group.channel.given(end)
         finally:
-            if not given:
+            if given:
+                self._taken(group)
+            else:
                 self._close(group)
         self._report.call(call, notification.tid, Outcome.EMULATED, f"group {group.number}")
 
     def _mark(self, notification: Notification, call: MarkCall) -> None:
-        identity = descriptor_identity(notification.tid, call.group)
+        # nearly all calls are for groups of the kernel's own: as few looks as possible
+        identity = self._groups and descriptor_identity(notification.tid, call.group)
         group = self._groups.get(identity) if identity else None
+        adopting = group is None
         if group is None:
-            self._let_through(notification, call, "not a group of ours")
-            return
-        group.shadow.judge(call)
+            found = self._adopted(notification, call)
+            if isinstance(found, str):
+                self._let_through(notification, call, found)
+                return
+            group = found
+            self._groups[group.channel.identity] = group
+            self._adoptions.begin(notification, group)
+        else:
+            group.shadow.judge(call)
+        answered = self._marked_first if adopting else self._marked
         self._mark_calls.begin(
             MarkRequest(
                 notification,
                 call,
                 group,
                 partial(self._listener.waits, notification),
-                partial(self._marked, notification, call, group),
+                partial(answered, notification, call, group),
                 partial(self._failed, notification, call),
             )
         )
+
+    def _adopted(self, notification: Notification, call: MarkCall) -> EmulatedGroup | str:
+        """The group whose real one the call is for, or why it is the kernel's."""
+        if not call.errors:
+            return "not for FAN_FS_ERROR"
+        return self._making.adopted(call, Client(notification.tid), self._groups.values())
+
+    def _marked_first(
+        self, notification: Notification, call: MarkCall, group: EmulatedGroup, answer: MarkAnswer
+    ) -> None:
+        """The group is emulated from now on, if the mark was made."""
+        if answer.error:
+            self._adoptions.refuse(notification, group)
+            self._marked(notification, call, group, answer)
+            return
+
+        def exchanged(numbers: Sequence[int]) -> None:
+            if numbers:
+                self._taken(group)
+            self._adoptions.refuse(notification, group)
+            self._marked(notification, call, group, answer)
+
+        self._adoptions.exchange(notification, group, exchanged)
+
+    def _taken(self, group: EmulatedGroup) -> None:
+        """A client has got its descriptor."""
+        if not group.number:
+            self._report.groups += 1
+            group.number = self._report.groups
+            group.shadow.begin()
+            self._loop.add(group.shadow.fileno(), select.EPOLLIN, lambda _: self._ordinary(group))
 
     def _marked(
         self, notification: Notification, call: MarkCall, group: EmulatedGroup, answer: MarkAnswer
@@ -162,8 +206,20 @@ class Supervisor(Closing):
     def _let_through(
         self, notification: Notification, call: InitCall | MarkCall, reason: str
     ) -> None:
+        if self._report.enabled and isinstance(call, MarkCall) and call.path:
+            waits = partial(self._listener.waits, notification)
+            named = partial(self._named, notification, call, reason)
+            self._mark_calls.name(notification, call, waits, named)
+            return
         self._listener.let_through(notification)
         self._report.call(call, notification.tid, Outcome.LET_THROUGH, reason)
+
+    def _named(
+        self, notification: Notification, call: MarkCall, reason: str, answer: MarkAnswer
+    ) -> None:
+        self._listener.let_through(notification)
+        named = call._replace(name=answer.name)
+        self._report.call(named, notification.tid, Outcome.LET_THROUGH, reason)
 
     # -- events ----------------------------------------------------------------------
 
@@ -188,9 +244,10 @@ class Supervisor(Closing):
         if self._groups.get(identity) is not group:
             return
         del self._groups[identity]
-        self._loop.remove(group.shadow.fileno())
         self._attached.watch(group, ())
-        self._report.line(f"group {group.number}: {group.errors.statistics(self._missed())}")
+        if group.number:
+            self._loop.remove(group.shadow.fileno())
+            self._report.line(f"group {group.number}: {group.errors.statistics(self._missed())}")
         group.close()
 
     def _missed(self) -> dict[str, int]:
@@ -200,3 +257,8 @@ class Supervisor(Closing):
     def close(self) -> None:
         """Release what is its own."""
         self._source.close()
+
+
+def _asks_errors(notification: Notification) -> bool:
+    """Of a mark, before all of it is decoded: watchers of ordinary events make a great many."""
+    return bool(notification.args[2] & FAN_FS_ERROR)

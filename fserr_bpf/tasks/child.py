@@ -13,6 +13,7 @@ from fserr_bpf.kernel.libc import failure
 from fserr_bpf.tasks.credentials import end_with_parent
 
 _PIPE_SIZE = 65536
+_UNKNOWN = 255
 
 T = TypeVar("T")
 
@@ -45,6 +46,27 @@ def in_child(work: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return result  # type: ignore[no-any-return]
+
+
+def start_in_child(work: Callable[[], object]) -> int:
+    """Fork and do ``work``; the pid of the child, which the caller waits for.
+
+    Its status is 0, or where ``work`` fails the errno of an OSError and otherwise 255; it does not
+    outlive us. Raises OSError if there can be none.
+    """
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        status = _UNKNOWN
+        try:
+            end_with_parent(parent)
+            work()
+            status = 0
+        except OSError as error:
+            status = error.errno or _UNKNOWN
+        finally:
+            os._exit(status)
+    return pid
 
 
 def _child(writer: int, work: Callable[[], object], parent: int) -> NoReturn:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+from contextlib import suppress
+from struct import Struct
+from typing import NamedTuple
 
 from fserr_bpf.kernel import procfs
 from fserr_bpf.kernel.libc import syscall
@@ -12,7 +16,69 @@ from fserr_bpf.tasks.credentials import read_status
 from fserr_bpf.tasks.looking import looking
 
 _PIDFD_THREAD = os.O_EXCL  # since 6.9
-_NR_PIDFD_GETFD = 438
+_NR_KCMP, _NR_PIDFD_GETFD = 312, 438
+# include/uapi/linux/kcmp.h
+_KCMP_FILE, _KCMP_EPOLL_TFD = 0, 7
+_EPOLL_SLOT = Struct("<III")  # struct kcmp_epoll_slot: efd, tfd, toff
+
+
+class Copy(NamedTuple):
+    """A descriptor of a task, with its flag close-on-exec."""
+
+    number: int
+    cloexec: bool
+
+
+def same_file(tid: int, fd: int, ours: int) -> bool:
+    """Whether a task's descriptor is a copy of ``ours``: of the same open file description.
+
+    False as well where there is no such descriptor, or the kernel compares none (CONFIG_KCMP).
+    """
+    return _kcmp(tid, os.getpid(), _KCMP_FILE, fd, ours)
+
+
+def same_in_epoll(tid: int, epoll: int, fd: int, place: int, ours: int) -> bool:
+    """The same of what an epoll instance of the task knows as ``fd``.
+
+    There may be several that it knows so; ``place`` counts them.
+    """
+    slot = ctypes.create_string_buffer(_EPOLL_SLOT.pack(epoll, fd, place))
+    return _kcmp(os.getpid(), tid, _KCMP_EPOLL_TFD, ours, slot)
+
+
+def _kcmp(one: int, other: int, what: int, first: object, second: object) -> bool:
+    try:
+        return syscall(_NR_KCMP, one, other, what, first, second) == 0
+    except OSError:
+        return False
+
+
+def copies(tid: int, ours: int) -> list[Copy]:
+    """All descriptors of a task that are copies of ``ours``, see `same_file`.
+
+    Raises ProcessLookupError when the task is gone.
+    """
+    found = []
+    for fd in numbers(tid):
+        if same_file(tid, fd, ours):
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found.append(Copy(fd, _is_cloexec(tid, fd)))
+    return found
+
+
+def numbers(tid: int) -> list[int]:
+    """Those of all descriptors of a task. Raises ProcessLookupError when the task is gone."""
+    with looking("the descriptors"):
+        directory = procfs.open_in(f"{tid}/fd", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return sorted(map(int, os.listdir(directory)))
+        finally:
+            os.close(directory)
+
+
+def _is_cloexec(tid: int, fd: int) -> bool:
+    flags = procfs.read(f"{tid}/fdinfo/{fd}").partition(b"flags:")[2].split()[0]
+    return bool(int(flags, 8) & os.O_CLOEXEC)
 
 
 def descriptor_identity(tid: int, fd: int) -> tuple[int, int] | None:

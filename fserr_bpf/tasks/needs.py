@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 
-from fserr_bpf.errors import FserrError, PrivilegeError
+from fserr_bpf.errors import FserrError, KernelError, PrivilegeError
 from fserr_bpf.kernel import procfs
 from fserr_bpf.kernel.capabilities import Capability, capget
 from fserr_bpf.tasks.child import in_child
-from fserr_bpf.tasks.descriptors import copy_descriptor
+from fserr_bpf.tasks.descriptors import copy_descriptor, same_file
 from fserr_bpf.tasks.memory import text_at
 
 # What for: marks and namespaces; memory and descriptors of clients; their root; their user and
@@ -48,4 +48,6 @@ def _try(parent: int, address: int) -> FserrError | None:
     except FserrError as error:
         return error
     assert copied is not None
+    if not same_file(parent, procfs.directory(), copied):
+        return KernelError("kcmp(2) does not compare descriptors", "use a kernel with CONFIG_KCMP")
     return None

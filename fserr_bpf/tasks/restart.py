@@ -61,6 +61,16 @@ class Restarting:
             caught = not _release(self._tid, change=in_time)
 
 
+def restart(tid: int) -> None:
+    """Have a thread that waits in a system call of the kernel's own begin it anew.
+
+    Waits until that is done; nothing happens to one that must not be traced, or has gone.
+    """
+    caught = _catch(tid)
+    while caught:
+        caught = not _release(tid, change=False)
+
+
 def _catch(tid: int) -> bool:
     """Have a thread held before it is back in its program.
 

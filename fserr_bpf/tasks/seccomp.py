@@ -1,4 +1,4 @@
-"""Two system calls of a client taken over: the seccomp filter and its listener.
+"""System calls of a client taken over: the seccomp filter and its listener.
 
 The kernel's side is kernel/seccomp.c: seccomp_do_user_notification() makes the caller
 wait, seccomp_notify_ioctl() is what the listener does.
@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -20,17 +20,12 @@ from fserr_bpf.errors import FserrError, KernelError, PrivilegeError
 from fserr_bpf.kernel.libc import failure, libc, syscall
 from fserr_bpf.kernel.privileges import set_no_new_privs
 from fserr_bpf.tasks.descriptors import descriptor_identity
+from fserr_bpf.tasks.filter import Rule, program
 from fserr_bpf.uapi.seccomp import (
-    AUDIT_ARCH_X86_64,
-    BPF_JMP_JEQ_K,
-    BPF_LD_W_ABS,
-    BPF_RET_K,
     NOTIF,
     NOTIF_ADDFD,
     NOTIF_RESP,
     NOTIF_SIZES,
-    NR_FANOTIFY_INIT,
-    NR_FANOTIFY_MARK,
     NR_SECCOMP,
     SECCOMP_ADDFD_FLAG_SEND,
     SECCOMP_ADDFD_FLAG_SETFD,
@@ -44,29 +39,10 @@ from fserr_bpf.uapi.seccomp import (
     SECCOMP_IOCTL_NOTIF_RECV,
     SECCOMP_IOCTL_NOTIF_SEND,
     SECCOMP_IOCTL_NOTIF_SET_FLAGS,
-    SECCOMP_RET_ALLOW,
-    SECCOMP_RET_USER_NOTIF,
     SECCOMP_SET_MODE_FILTER,
     SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP,
     SECCOMP_USER_NOTIF_FLAG_CONTINUE,
     SOCK_FILTER,
-)
-
-_NR, _ARCH = 0, 4  # offsets in struct seccomp_data
-# Loads nothing but the number and the architecture: that is what the kernel's cache of
-# allowed system calls can follow (seccomp_is_const_allow()), so all others stay cheap.
-# x32 has bit 30 in its numbers and i386 another architecture: both go past.
-FILTER = b"".join(
-    SOCK_FILTER.pack(*instruction)
-    for instruction in (
-        (BPF_LD_W_ABS, 0, 0, _ARCH),
-        (BPF_JMP_JEQ_K, 0, 3, AUDIT_ARCH_X86_64),
-        (BPF_LD_W_ABS, 0, 0, _NR),
-        (BPF_JMP_JEQ_K, 2, 0, NR_FANOTIFY_INIT),
-        (BPF_JMP_JEQ_K, 1, 0, NR_FANOTIFY_MARK),
-        (BPF_RET_K, 0, 0, SECCOMP_RET_ALLOW),
-        (BPF_RET_K, 0, 0, SECCOMP_RET_USER_NOTIF),
-    )
 )
 
 _SIG_BLOCK, _SIG_SETMASK = 0, 2
@@ -106,10 +82,10 @@ class _Left(NamedTuple):
     identity: tuple[int, int]
 
 
-def install_filter() -> int:
-    """Filter the calling thread, and what it forks and execs, for the two fanotify calls.
+def install_filter(rules: Sequence[Rule]) -> int:
+    """Filter the calling thread, and what it forks and execs: stop what ``rules`` say.
 
-    Returns the listener, close-on-exec. There is no way back: without a listener both
+    Returns the listener, close-on-exec. There is no way back: without a listener the stopped
     calls fail with ENOSYS. Raises KernelError if the kernel has no user notification or
     the thread has a listener already, PrivilegeError if the kernel refuses.
     """
@@ -119,11 +95,12 @@ def install_filter() -> int:
     killable = flags | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
     if _seccomp(SECCOMP_SET_MODE_FILTER, killable, None) == -errno.EFAULT:
         flags = killable
-    program = ctypes.byref(_Program(len(FILTER) // SOCK_FILTER.size, FILTER))
-    listener = _seccomp(SECCOMP_SET_MODE_FILTER, flags, program)
+    code = program(rules)
+    filtering = ctypes.byref(_Program(len(code) // SOCK_FILTER.size, code))
+    listener = _seccomp(SECCOMP_SET_MODE_FILTER, flags, filtering)
     if listener == -errno.EACCES:  # no CAP_SYS_ADMIN
         set_no_new_privs()
-        listener = _seccomp(SECCOMP_SET_MODE_FILTER, flags, program)
+        listener = _seccomp(SECCOMP_SET_MODE_FILTER, flags, filtering)
     if listener < 0:
         raise _refusal(-listener)
     return listener
@@ -253,6 +230,18 @@ class Listener(Closing):
         except OSError as error:
             return self._not_given(call, error)
         return True
+
+    def replace(self, call: Notification, fd: int, number: int, *, cloexec: bool) -> bool:
+        """Make ``number`` of the client's descriptors the file that ``fd`` is; the call goes on.
+
+        False: nobody waits, or the client's limit is below that number now.
+        """
+        try:
+            return self._replace(call, fd, cloexec, number) is not None
+        except OSError as error:
+            if error.errno in _NOBODY_WAITS:
+                return False
+            raise
 
     def _give_in_two_steps(self, call: Notification, fd: int, cloexec: bool) -> bool:
         """Before 5.14. A caller that is interrupted between the steps has a descriptor that it

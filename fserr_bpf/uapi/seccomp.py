@@ -49,9 +49,10 @@ SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP = 1 << 0
 
 # include/uapi/linux/filter.h, struct sock_filter: code, jt, jf, k
 SOCK_FILTER = Struct("<HBBI")
-# include/uapi/linux/bpf_common.h: the three instructions that the filter is made of
+# include/uapi/linux/bpf_common.h: the instructions that a filter is made of
 BPF_LD_W_ABS = 0x20
 BPF_JMP_JEQ_K = 0x15
+BPF_JMP_JSET_K = 0x45
 BPF_RET_K = 0x06
 
 # include/uapi/linux/audit.h; x32 has the same one, and bit 30 in its numbers

@@ -136,7 +136,9 @@ class Emulated(Group):
             self.channel.fed()
 
     def client_end(self) -> int:
-        return self.channel.client_end()
+        end = self.channel.client_end()
+        assert end is not None
+        return end
 
     def given(self, end: int) -> None:
         self.channel.given(end)

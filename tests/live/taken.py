@@ -13,9 +13,13 @@ from typing import NamedTuple
 
 import pytest
 
+from fserr_bpf.tasks.filter import Rule
 from fserr_bpf.tasks.seccomp import Listener, Notification, install_filter
+from fserr_bpf.uapi.seccomp import NR_FANOTIFY_INIT, NR_FANOTIFY_MARK
 from tests.c_reader import COMPILER
 from tests.live.conftest import DEADLINE_SECONDS
+
+BOTH_CALLS = (Rule(NR_FANOTIFY_INIT, 0), Rule(NR_FANOTIFY_MARK, 0))
 
 
 class Taken(NamedTuple):
@@ -89,7 +93,7 @@ def taken(client: Path, words: str, *, within: Sequence[str] = ()) -> Iterator[T
     ours, theirs = socket.socketpair()
 
     def filtered() -> None:
-        fd = install_filter()
+        fd = install_filter(BOTH_CALLS)
         socket.send_fds(theirs, [b"x"], [fd])
         os.close(fd)
 

@@ -129,7 +129,7 @@ def test_flush_without_the_right_to_mark(said: dict[str, str]) -> None:
     assert results(said, "flush_without_right") == WANTED["flush_without_right"]
 
 
-@pytest.mark.threat("caller-vanishes")
+@pytest.mark.threat("caller-vanishes", "own-group")
 def test_callers_that_are_killed(said: dict[str, str]) -> None:
     """Neither descriptors nor processes stay."""
     assert results(said, "killed_calls") == WANTED["killed_calls"]

@@ -42,7 +42,7 @@ pytestmark = [
 ]
 
 GROUP = "init 0x203 0"
-MARK = "mark 3 0x1 0x20 -100 /"
+MARK = "mark 3 0x101 0x8000 -100 /"
 AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
@@ -66,6 +66,7 @@ def job_of(call: Notification) -> MarkJob:
         needed=False,
         kernel=False,
         instead=False,
+        names=False,
         own_devs=(),
     )
 
@@ -124,10 +125,10 @@ def test_mistake_costs_one_call(
         if what == "channel" and len(made) < 3:
             raise KeyError("mistake")
 
-    with taken(client, f"{GROUP} {GROUP} {GROUP} {MARK}") as run:
+    with taken(client, f"{GROUP} {MARK} {MARK} {MARK}") as run:
         serve(run, attached, fail_first)
         lines = run.lines()
-    assert lines == [f"init {-errno.EIO}", f"init {-errno.EIO}", "init 3", "mark 0"]
+    assert lines == ["init 3", f"mark {-errno.EIO}", f"mark {-errno.EIO}", "mark 0"]
     assert capfd.readouterr().err == "fserr-bpf: unexpected KeyError('mistake')\n"
 
 
@@ -183,8 +184,9 @@ def test_supervisor_without_a_free_descriptor(tmp_path: Path) -> None:
     reader = compile_c(tmp_path, "reader")
     with scratch("ext4") as fs:
         words = (
-            *("init:0x203", mark(fs), "say:ready", "wait", "init:0x203", trigger(fs), "await"),
-            *("read:4096", "say:limited", "wait", "init:0x203", mark(fs), trigger(fs), "await"),
+            *("init:0x203", mark(fs), "say:ready", "wait", "init:0x203", mark(fs), "use:0"),
+            *(trigger(fs), "await", "read:4096", "say:limited", "wait", "use:1", mark(fs)),
+            *(trigger(fs), "await"),
         )
         with under_supervision(tmp_path, reader, *words, "read:4096") as client:
             supervisor = client.supervisor()
@@ -199,6 +201,6 @@ def test_supervisor_without_a_free_descriptor(tmp_path: Path) -> None:
             lines = [line for line in client.lines() if not line.startswith("fs_error")]
             errors = client.errors()
     assert lines == [
-        *("ready", "waiting", "init:0x203: EMFILE", "read 56", "limited", "waiting", "read 56")
+        *("ready", "waiting", f"{mark(fs)}: EMFILE", "read 56", "limited", "waiting", "read 56")
     ]
     assert errors == ""

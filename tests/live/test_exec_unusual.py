@@ -29,13 +29,10 @@ WAYS = (
 )
 OTHER = {
     "": {
-        # the descriptor is no group for the kernel
-        "mixed": {"mark: done": "mark: EINVAL"},
         # a task has one listener
         "listener": {"filter: done": "filter: EBUSY"},
     },
     "--exact": {
-        "mixed": {"mark: done": "mark: EINVAL"},
         "listener": {"filter: done": "filter: EBUSY"},
         # the kernel gives nothing of a file that has no size
         "uring": {"fs_error ": "nothing to read"},

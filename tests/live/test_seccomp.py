@@ -14,7 +14,7 @@ from fserr_bpf.errors import KernelError
 from fserr_bpf.tasks.seccomp import Listener, Notification, install_filter
 from tests.c_reader import COMPILER
 from tests.live.conftest import kernel_version, wait_until
-from tests.live.taken import compile_client, descriptors, taken
+from tests.live.taken import BOTH_CALLS, compile_client, descriptors, taken
 
 pytestmark = [
     pytest.mark.root,
@@ -250,8 +250,8 @@ def test_a_second_listener_is_refused() -> None:
     if child == 0:
         code = 1
         try:
-            install_filter()
-            install_filter()
+            install_filter(BOTH_CALLS)
+            install_filter(BOTH_CALLS)
         except KernelError as error:
             cause = error.__cause__
             code = 0 if isinstance(cause, OSError) and cause.errno == errno.EBUSY else 2
@@ -268,7 +268,7 @@ def test_no_new_privs_only_where_it_is_needed() -> None:
         if child == 0:
             try:
                 os.setresuid(uid, uid, uid)
-                install_filter()
+                install_filter(BOTH_CALLS)
                 status = Path("/proc/self/status").read_text()
                 os.write(writer, status.partition("NoNewPrivs:\t")[2][:1].encode())
             finally:

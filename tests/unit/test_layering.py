@@ -116,21 +116,23 @@ ROOMS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
             "fuse": ("loop", "nommap"),
             "exact": ("channel", "fuse"),
             "group": ("channel", "clientqueue", "fanotifycalls", "markrequest", "shadow"),
-            "initcall": (
-                *("channel", "clientpids", "clientqueue", "fanotifycalls", "shadow", "group"),
+            "making": (
+                *("channel", "clientpids", "clientqueue", "fanotifycalls", "limits", "shadow"),
+                "group",
             ),
+            "adoption": ("loop", "group"),
             "markobject": ("markrequest", "shadow"),
             "workers": ("loop", "markrequest"),
             "markcall": ("fanotifycalls", "markrequest", "shadow", "group", "workers"),
             "supervisor": (
-                *("fanotifycalls", "loop", "markrequest", "report", "group", "initcall"),
-                *("workers", "markcall"),
+                *("fanotifycalls", "loop", "markrequest", "report", "group", "making"),
+                *("adoption", "workers", "markcall"),
             ),
             "serve": (
                 *("channel", "guardian", "lines", "loop", "report", "pipe", "fuse", "exact"),
-                *("initcall", "markobject", "workers", "supervisor"),
+                *("making", "markobject", "workers", "supervisor"),
             ),
-            "fork": ("guardian", "limits", "lines"),
+            "fork": ("fanotifycalls", "guardian", "limits", "lines"),
         },
     ),
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from struct import Struct
 
 import pytest
 
-from fserr_bpf.tasks.seccomp import FILTER
+from fserr_bpf.exec.fanotifycalls import STOPPED
+from fserr_bpf.tasks.filter import Rule, program
 from fserr_bpf.uapi import seccomp
 from tests.c_reader import COMPILER
 from tests.unit.test_uapi_layout import compile_and_run, expected_fields, show_fields
@@ -48,6 +50,7 @@ INCLUDES = [
 SPELLED = {
     "BPF_LD_W_ABS": "BPF_LD | BPF_W | BPF_ABS",
     "BPF_JMP_JEQ_K": "BPF_JMP | BPF_JEQ | BPF_K",
+    "BPF_JMP_JSET_K": "BPF_JMP | BPF_JSET | BPF_K",
     "BPF_RET_K": "BPF_RET | BPF_K",
     **{
         f"NR_{name.upper()}": f"__NR_{name}"
@@ -58,29 +61,64 @@ SPELLED = {
 NEWER = {"SECCOMP_IOCTL_NOTIF_SET_FLAGS", "SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP"}
 
 
-def verdict(arch: int, number: int) -> int:
-    """What the filter returns, by the rules of Documentation/networking/filter.rst."""
-    data = Struct("<II").pack(number, arch)
-    program = list(Struct("<HBBI").iter_unpack(FILTER))
+def verdict(rules: Sequence[Rule], arch: int, number: int, *arguments: int) -> int:
+    """What the filter returns, by the rules of Documentation/networking/filter.rst.
+
+    KeyError if it loads an argument that is not given.
+    """
+    words = dict(enumerate((number, arch)))
+    for at, argument in enumerate(arguments):
+        words[4 + 2 * at], words[5 + 2 * at] = argument & (1 << 32) - 1, argument >> 32
+    code = list(Struct("<HBBI").iter_unpack(program(rules)))
     accumulator = position = 0
     while True:
-        code, if_true, if_false, k = program[position]
+        instruction, if_true, if_false, k = code[position]
         position += 1
-        if code == 0x20:
-            (accumulator,) = Struct("<I").unpack_from(data, k)
-        elif code == 0x15:
+        if instruction == 0x20:
+            accumulator = words[k // 4]
+        elif instruction == 0x15:
             position += if_true if accumulator == k else if_false
+        elif instruction == 0x45:
+            position += if_true if accumulator & k else if_false
         else:
-            assert code == 0x06
+            assert instruction == 0x06
             return int(k)
 
 
 def test_two_calls_of_one_architecture_are_taken() -> None:
+    """All others without a look at their arguments, so that the kernel remembers them."""
+    rules = (Rule(300, 0), Rule(301, 2))
     for arch in (X86_64, I386, ARM64):
         for number in range(1024):
             taken = arch == X86_64 and number in (300, 301)
-            assert verdict(arch, number) == (USER_NOTIF if taken else ALLOW), (arch, number)
-            assert verdict(arch, number | X32) == ALLOW
+            arguments = (0, 0, 0) if taken else ()
+            expected = USER_NOTIF if taken else ALLOW
+            assert verdict(rules, arch, number, *arguments) == expected, (arch, number)
+            assert verdict(rules, arch, number | X32) == ALLOW
+
+
+def test_bits_of_the_argument_decide() -> None:
+    rules = (Rule(300, 1, stops=6, passes=9), Rule(301, 0, stops=2, passes=4, otherwise=False))
+    for bits, expected in ((2, True), (4, True), (10, True), (8, False), (1, False), (0, True)):
+        assert (verdict(rules, X86_64, 300, 0, bits) == USER_NOTIF) is expected, bits
+        assert (verdict(rules, X86_64, 300, 0, bits | 1 << 33) == USER_NOTIF) is expected
+    for bits, expected in ((2, True), (6, True), (4, False), (0, False), (1, False)):
+        assert (verdict(rules, X86_64, 301, bits) == USER_NOTIF) is expected, bits
+
+
+@pytest.mark.parametrize(
+    ("number", "argument", "taken"),
+    [
+        *((300, flags, False) for flags in (0, 4, 8, 0x200, 0xE00, 0x3FFF, 0xFFFE7FFF)),
+        *((300, flags, True) for flags in (0x8200, 0x10200, 0x18E03)),
+        *((301, mask, True) for mask in (0, 0x8000, 0x40008000, 0x18000, 0x2, 0x40000FFF)),
+        *((301, mask, False) for mask in (0x10000, 0x20002, 0x40001)),
+    ],
+)
+def test_what_exec_is_asked_about(number: int, argument: int, taken: bool) -> None:
+    """fanotify_init(2) for flags of the proposal; of marks not those for permission events."""
+    arguments = (argument, 0, 0) if number == 300 else (3, 1, argument)
+    assert (verdict(STOPPED, X86_64, number, *arguments) == USER_NOTIF) is taken
 
 
 @needs_compiler
@@ -99,7 +137,7 @@ def test_numbers_are_those_of_the_header(tmp_path: Path) -> None:
         for name, value in vars(seccomp).items()
         if name.isupper() and isinstance(value, int)
     }
-    assert len(numbers) == 23
+    assert len(numbers) == 24
     statements = []
     for name, value in numbers.items():
         spelled = SPELLED.get(name, name)
