@@ -11,6 +11,8 @@ RUN_PACKAGES := python3-bpfcc python3-venv e2fsprogs xfsprogs kmod
 LAB_PACKAGES := qemu-system-x86 busybox-static zstd
 COMPARE_PACKAGES := btrfs-progs f2fs-tools dosfstools dmsetup
 TEST_PACKAGES := gcc libc6-dev chromium chromium-driver tmux elfutils patch perl xz-utils postgresql systemd prometheus
+# public programs that use fanotify
+CLIENT_PACKAGES := inotify-tools fatrace stress-ng
 DEB_PACKAGES := debhelper dh-python dpkg-dev lintian pandoc python3-all python3-msgpack python3-shtab
 KPROBES := $(wildcard /sys/bus/event_source/devices/kprobe/type)
 
@@ -24,7 +26,7 @@ PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
 # make run ARGS="/srv" monitors a path of this host instead of the demonstration
 ARGS ?=
 
-.PHONY: help install run deb compare corpus matrix kernel check test test-vm coverage mutants lint bench clean
+.PHONY: help install run deb compare corpus matrix kernel check test test-vm test-clients coverage mutants lint bench clean
 
 help:
 	@echo 'make run              the main job on scratch file systems, beside a real fanotify group'
@@ -37,6 +39,7 @@ help:
 	@echo 'make check            ruff, mypy and the tests that need neither root nor a kernel'
 	@echo 'make test             all tests'
 	@echo 'make test-vm          the live tests in every kernel of the lab; ARGS="--kernel 6.12"'
+	@echo 'make test-clients     public fanotify programs, natively and under exec; LTP=DIRECTORY'
 	@echo 'make coverage         lines and branches that the tests without a kernel cover'
 	@echo 'make mutants          whether these tests notice small faults; ARGS=fserr_bpf.group.streams'
 	@echo 'make bench            the numbers'
@@ -95,7 +98,7 @@ kernel: install
 	@$(BIN)/python kernel-patch/build
 
 test: install $(VENV)/tested lint
-	@scripts/apt-install $(LAB_PACKAGES) $(COMPARE_PACKAGES) $(TEST_PACKAGES)
+	@scripts/apt-install $(LAB_PACKAGES) $(COMPARE_PACKAGES) $(CLIENT_PACKAGES) $(TEST_PACKAGES)
 	$(PYTEST) -n $(WORKERS)
 
 check: lint
@@ -104,6 +107,11 @@ check: lint
 test-vm: install $(VENV)/tested
 	@scripts/apt-install $(LAB_PACKAGES) $(COMPARE_PACKAGES) $(TEST_PACKAGES)
 	@$(BIN)/python -m fserr_bpf_compare.machines.livetests $(ARGS)
+
+# LTP is a tree of the Linux Test Project whose fanotify tests were built
+test-clients: install $(VENV)/tested
+	@scripts/apt-install $(CLIENT_PACKAGES)
+	@$(BIN)/python -m tests.publicclients $(if $(LTP),--ltp $(LTP))
 
 coverage: $(VENV)/tested
 	$(BIN)/coverage run -m pytest tests/unit tests/property
