@@ -18,6 +18,7 @@ from fserr_bpf.closing import Closing
 from fserr_bpf.codec.groupflags import GroupFlags
 from fserr_bpf.errors import MarkError, UsageError
 from fserr_bpf.group.describe import overflow_event
+from fserr_bpf.group.elsewhere import Elsewhere
 from fserr_bpf.group.errorgroup import ErrorGroup
 from fserr_bpf.group.following import Following
 from fserr_bpf.group.hearing import Gap, hearing_of
@@ -25,13 +26,14 @@ from fserr_bpf.group.source import Source
 from fserr_bpf.group.statistics import Statistics
 from fserr_bpf.helper.client import Helper
 from fserr_bpf.helper.placelookup import Places
-from fserr_bpf.kernel.blockdev import driver_of
 from fserr_bpf.kernel.cgroups import tracks_writeback
 from fserr_bpf.kernel.fanotify import max_queued_events
 from fserr_bpf.kernel.kallsyms import Kallsyms, shows_addresses
-from fserr_bpf.kernel.mounts import MountTable
+from fserr_bpf.kernel.mountnamespaces import check_may_look
+from fserr_bpf.kernel.mounts import MountTable, read_mounts
 from fserr_bpf.marks.cgroups import CgroupFilter
-from fserr_bpf.marks.table import FOLLOWED, MarkTable
+from fserr_bpf.marks.followed import followed_mounts
+from fserr_bpf.marks.table import MarkTable
 from fserr_bpf.model.event import Event, FsErrorEvent
 from fserr_bpf.model.mark import Mark, SuperblockErrors
 from fserr_bpf.model.queue import NotificationQueue
@@ -51,7 +53,7 @@ _READ_SIZE = 65536
 class Monitor(Closing):
     """An emulated FAN_FS_ERROR group on a running kernel.
 
-    ``marks``: what to watch, or None for every mounted ext4, XFS, btrfs and f2fs,
+    ``marks``: what to watch, or None for every file system on a disk that can be heard,
     also those mounted later. ``max_events``: length of the queue, None for no
     limit; by default what the kernel gives its own groups. ``flags``: FAN_REPORT_* flags
     of fanotify_init(2), FAN_REPORT_FID implied. ``detail``: events have an ``origin.detail``
@@ -61,7 +63,8 @@ class Monitor(Closing):
     delivered. ``superblock``: which marks hear errors without an inode. ``cgroup``: the
     folder of a cgroup whose errors alone are delivered. Marks on parts of a file system,
     ignore marks and cgroups need probes attached with ``places``. ``states``: look at the state
-    of what is watched too, see ``states``.
+    of what is watched too, see ``states``. ``all_namespaces``: without marks, also follow what is
+    mounted in other mount namespaces.
 
     Raises FserrError subclasses: PrivilegeError, KernelError, BccError,
     AttachError, MarkError, UsageError.
@@ -79,6 +82,7 @@ class Monitor(Closing):
         superblock: SuperblockErrors = SuperblockErrors.FILESYSTEM,
         cgroup: str | None = None,
         states: bool = False,
+        all_namespaces: bool = False,
         attached: AttachedProbes | None = None,
         debug: bool = False,
     ) -> None:
@@ -89,12 +93,16 @@ class Monitor(Closing):
             raise UsageError(f"the stream {stream} has no details", "ask for the stream proposed")
         self.stream = stream
         with contextlib.ExitStack() as stack:
-            self.marks = MarkTable(marks, ignore, superblock)
+            self._elsewhere = stack.enter_context(_elsewhere(marks)) if all_namespaces else None
+            table = read_mounts()
+            if self._elsewhere:
+                table = self._elsewhere.together(table, changed=False)
+            self.marks = MarkTable(marks, ignore, superblock, table)
             owner = CgroupFilter(cgroup, owners=tracks_writeback()) if cgroup else None
             need = self.marks.partial or owner is not None
             asks = detail or self.marks.partial
             # both start while the probes are attached
-            self.states = stack.enter_context(StateWatch()) if states else None
+            self.states = stack.enter_context(StateWatch(self.not_seen)) if states else None
             self.helper = stack.enter_context(Helper()) if asks else None
             self.attached = attached or stack.enter_context(
                 AttachedProbes([stream], debug=debug, detail=detail, places=need)
@@ -136,6 +144,7 @@ class Monitor(Closing):
                     self.attached,
                     self._source.kernel_group,
                     self.names,
+                    elsewhere=self._elsewhere,
                     look=self._look_at_states,
                 )
             )
@@ -149,8 +158,7 @@ class Monitor(Closing):
             self._epoll = stack.enter_context(select.epoll())
             # paths change no event, so nobody need be woken for them
             places = self._filenos_of_helper() if self.places else []
-            hearing = [self._hearing.fileno()] if self._hearing else []
-            for fd in (*self._source.filenos(), *places, *hearing, self._pending):
+            for fd in (*self._source.filenos(), *places, *self._timed(), self._pending):
                 self._epoll.register(fd, select.EPOLLIN)
             self._closing = stack.pop_all()
 
@@ -230,9 +238,7 @@ class Monitor(Closing):
         """
         poll = select.poll()
         states = self.states.filenos() if self.states else []
-        sources = {*self._source.filenos(), *self._filenos_of_helper(), *states}
-        if self._hearing:
-            sources.add(self._hearing.fileno())
+        sources = {*self._source.filenos(), *self._filenos_of_helper(), *self._timed(), *states}
         for fd in sources:
             poll.register(fd, select.POLLIN)
         # not in the epoll: polling takes the notice, so only its reader may
@@ -247,6 +253,10 @@ class Monitor(Closing):
     def _filenos_of_helper(self) -> list[int]:
         """Those of its answers, and of the deadline of one."""
         return [asked.fileno() for asked in (self.helper, self.places) if asked]
+
+    def _timed(self) -> list[int]:
+        """Those of what is to be looked at now and then."""
+        return [each.fileno() for each in (self._hearing, self._elsewhere) if each]
 
     # -- the pipeline ------------------------------------------------------------
 
@@ -271,13 +281,10 @@ class Monitor(Closing):
         """The mount table or the marks have changed."""
         if not self.states:
             return
-        if self.marks.follows:
-            self.states.see(
-                (s for s in superblocks(table) if driver_of(s.fstype, s.dev) in FOLLOWED), None
-            )
-        else:
-            devices = frozenset(marked.dev for marked in self.marks)
-            self.states.see(superblocks(table), devices)
+        devices = {marked.dev for marked in self.marks}
+        if self.marks.follows:  # also those that could not be marked
+            devices |= {mount.dev for mount in followed_mounts(table)}
+        self.states.see(superblocks(table), devices)
 
     def _resolve(self, event: FsErrorEvent) -> FsErrorEvent:
         """Name the function of a failaddr: on delivery, so never for what merged."""
@@ -289,6 +296,11 @@ class Monitor(Closing):
 
     # -- mounts, wake-ups --------------------------------------------------------------
 
+    @property
+    def looks_elsewhere(self) -> bool:
+        """Whether the mount tables of other processes are read."""
+        return self._elsewhere is not None or bool(self.marks.processes)
+
     def blind(self) -> dict[str, list[str]]:
         """What is watched here but cannot be seen on this kernel: reason -> what is missed."""
         return self.attached.blind(
@@ -296,6 +308,11 @@ class Monitor(Closing):
             kernel_group=self._source.kernel_group is not None,
             fstypes=None if self.marks.follows else {marked.driver for marked in self.marks},
         )
+
+    def not_seen(self, driver: str) -> tuple[str, ...]:
+        """What cannot be heard here of file systems of this driver, in words."""
+        group = self._source.kernel_group is not None
+        return self.attached.not_seen(driver, self.stream, kernel_group=group)
 
     def news(self) -> list[str]:
         """What has changed about the marks, or was found, since the last call, in words."""
@@ -331,3 +348,11 @@ class Monitor(Closing):
     def close(self) -> None:
         """Detach, unless the probes are shared, and release everything."""
         self._closing.close()
+
+
+def _elsewhere(marks: Iterable[Mark] | None) -> Elsewhere:
+    """Raises UsageError beside marks, PrivilegeError."""
+    if marks is not None:
+        raise UsageError("all namespaces are watched without paths and marks", "leave these out")
+    check_may_look()
+    return Elsewhere()

@@ -1,4 +1,4 @@
-"""Options of the commands that watch, for their marks: KIND:PATH, ignore marks and cgroups."""
+"""Options of the commands that watch, for what they watch: marks, namespaces and cgroups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fserr_bpf.model.mark import Mark, MarkKind, SuperblockErrors, mark_of
 
 
 def add_mark_options(parser: argparse.ArgumentParser) -> None:
-    """--mark, --ignore, --superblock-errors, --cgroup, --container."""
+    """--mark, --ignore, --superblock-errors, --all-namespaces, --cgroup, --container."""
     kinds = "|".join(MarkKind)
     parser.add_argument(
         "--mark",
@@ -33,6 +33,12 @@ def add_mark_options(parser: argparse.ArgumentParser) -> None:
         default=SuperblockErrors.FILESYSTEM,
         help="which marks receive errors of which no inode is known: those on a file "
         "system (default), or all",
+    )
+    parser.add_argument(
+        "--all-namespaces",
+        action="store_true",
+        help="without paths: also watch file systems that are mounted in other mount "
+        "namespaces, as those of containers are",
     )
     cgroup = parser.add_mutually_exclusive_group()
     cgroup.add_argument(
@@ -59,4 +65,5 @@ def visibility_of(arguments: argparse.Namespace) -> dict[str, Any]:
         "ignore": [mark_of(text) for text in arguments.ignore],
         "superblock": arguments.superblock_errors,
         "cgroup": cgroup,
+        "all_namespaces": arguments.all_namespaces,
     }

@@ -15,8 +15,8 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="*",
         metavar="PATH",
-        help="any path on the file system to watch; default: every mounted ext4, XFS, "
-        "btrfs and f2fs, also those mounted later",
+        help="any path on the file system to watch; default: every file system on a disk that "
+        "something can be seen of, also those mounted later",
     )
 
 

@@ -106,16 +106,13 @@ def run(arguments: argparse.Namespace) -> int:
                 if not sink.wait_for_reader(signals):
                     return 0
         monitor = stack.enter_context(_monitor(description, debug=arguments.debug))
-        if description.user and monitor.marks.processes:
-            raise UsageError(
-                "marks through /proc/PID/root need rights that --user gives up",
-                "leave --user out",
-            )
+        if description.user and monitor.looks_elsewhere:
+            everywhere = description.all_namespaces
+            what = "--all-namespaces needs" if everywhere else "marks through /proc/PID/root need"
+            raise UsageError(f"{what} rights that --user gives up", "leave --user out")
         announce(monitor)
         if monitor.helper:
-            monitor.helper.drop_rights(description.user)
-        if monitor.states:
-            monitor.states.drop_rights(description.user)
+            monitor.helper.drop_rights(description.user, processes=monitor.looks_elsewhere)
         drop(description.user, needed_capabilities(monitor))
         reader: Reader
         if sink:
@@ -124,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
             reader = StreamReader(sink, form)
         elif running:
             # another task's /proc is closed to who gave up to write
-            if not monitor.marks.processes and not running.lock(write_only_below):
+            if not monitor.looks_elsewhere and not running.lock(write_only_below):
                 say("writing is not restricted further: this kernel has no Landlock")
             running.start()
             messages = Messages(monitor, sequence, states=True)
@@ -145,6 +142,7 @@ def _description(arguments: argparse.Namespace) -> Description:
         marks=tuple(marks) if marks else None,
         ignore=tuple(map(mark_of, arguments.ignore)),
         superblock=arguments.superblock_errors,
+        all_namespaces=arguments.all_namespaces,
         cgroup=arguments.cgroup,
         container=arguments.container,
         stream=arguments.stream,
@@ -185,6 +183,7 @@ def _monitor(description: Description, *, debug: bool) -> Monitor:
         description.stream,
         ignore=description.ignore,
         superblock=description.superblock,
+        all_namespaces=description.all_namespaces,
         cgroup=cgroup,
         detail=description.detail,
         states=True,

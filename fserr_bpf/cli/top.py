@@ -120,9 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.once:
             announce(monitor)
         if monitor.helper:
-            monitor.helper.drop_rights(None)
-        if monitor.states:
-            monitor.states.drop_rights(None)
+            monitor.helper.drop_rights(None, processes=monitor.looks_elsewhere)
         drop(None, needed_capabilities(monitor))
         readiness.signal()
         if arguments.once:

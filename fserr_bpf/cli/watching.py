@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fserr_bpf.kernel.capabilities import Capability
+from fserr_bpf.kernel.mounts import read_mounts
 from fserr_bpf.kernel.privileges import check_drop
+from fserr_bpf.marks.followed import silent_types
 from fserr_bpf.marks.table import MarkedFilesystem
 from fserr_bpf.model.state import StateChange
 from fserr_bpf.monitor import Monitor
@@ -56,6 +58,8 @@ def announce(monitor: Monitor) -> None:
     say(f"watching {names or 'nothing yet'}; stream {monitor.stream}")
     for reason, blind in monitor.blind().items():
         say(f"cannot see {', '.join(blind)}: {reason}")
+    for line in _not_seen(monitor):
+        say(line)
     say_news(monitor)
 
 
@@ -65,6 +69,18 @@ def _watched(marked: MarkedFilesystem) -> str:
         return marked.mount_point
     inodes = [f"{len(marked.inodes)} inodes"] if marked.inodes else []
     return " and ".join([*(f"{part.kind}:{part.path}" for part in marked.parts), *inodes])
+
+
+def _not_seen(monitor: Monitor) -> Iterator[str]:
+    """Of the types of what is watched, and of those that are left out."""
+    types: dict[tuple[str, ...], list[str]] = {}
+    for driver in sorted({marked.driver for marked in monitor.marks}):
+        if missing := monitor.not_seen(driver):
+            types.setdefault(missing, []).append(driver)
+    for missing, drivers in types.items():
+        yield f"not seen of {', '.join(drivers)}: {', '.join(missing)}"
+    if monitor.marks.follows and (silent := silent_types(read_mounts())):
+        yield f"left out, because nothing can be seen of them: {', '.join(silent)}"
 
 
 def check_rights(user: str | None) -> None:
@@ -78,12 +94,10 @@ def check_rights(user: str | None) -> None:
 
 def needed_capabilities(monitor: Monitor) -> list[Capability]:
     """What a monitor that is attached still needs."""
-    # the mount tables of other processes
-    needed = [Capability.SYS_PTRACE] if monitor.marks.processes else []
-    if not monitor.marks.follows:
-        return needed
-    needed.append(Capability.DAC_READ_SEARCH)
-    if not monitor.attached.kernel.kprobes:
+    needed = [Capability.SYS_PTRACE] if monitor.looks_elsewhere else []
+    if monitor.marks.follows or (monitor.states and monitor.states.needs_right()):
+        needed.append(Capability.DAC_READ_SEARCH)
+    if monitor.marks.follows and not monitor.attached.kernel.kprobes:
         needed.append(Capability.SYS_ADMIN)
     return needed
 

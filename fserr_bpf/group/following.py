@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from fserr_bpf.closing import Closing
 from fserr_bpf.errors import FserrError
+from fserr_bpf.group.elsewhere import Elsewhere
 from fserr_bpf.group.kernelgroup import KernelGroup
+from fserr_bpf.kernel.mountnamespaces import mounts_elsewhere
 from fserr_bpf.kernel.mounts import MountTable, MountWatch, read_mounts
+from fserr_bpf.marks.followed import followed_mounts
 from fserr_bpf.marks.table import MarkedFilesystem, MarkTable, gone
 from fserr_bpf.names.lookup import Names, clones
 from fserr_bpf.probes.attached import AttachedProbes
@@ -20,7 +23,8 @@ class Following(Closing):
 
     ``owner`` is whom ``attached`` watches for. ``look`` gets the mount table whenever it has
     been read. ``changed`` says that it is to be read, whoever saw it; ``fileno()`` is to be
-    polled for POLLPRI | POLLERR, which takes the notice.
+    polled for POLLPRI | POLLERR, which takes the notice. ``elsewhere``: also follow what is
+    mounted in other namespaces; its ``fileno()`` is to be polled too.
     """
 
     def __init__(
@@ -31,10 +35,12 @@ class Following(Closing):
         kernel_group: KernelGroup | None,
         names: Names | None,
         *,
+        elsewhere: Elsewhere | None = None,
         look: Callable[[MountTable], None] | None = None,
     ) -> None:
         self._owner, self._marks, self._attached = owner, marks, attached
         self._kernel_group, self._names, self._look_too = kernel_group, names, look
+        self._elsewhere = elsewhere
         self._ends_by_table = all(a.probe != Probe.SB_DELETE for a in attached.probes)
         self._ends_lost = attached.ring.lost()[Probe.SB_DELETE]
         self._clones: set[str] = set()
@@ -43,7 +49,9 @@ class Following(Closing):
         self.changed = True
         self._ends_missed = True  # what was unmounted before the probes knew its device
         self._mounts = MountWatch()
-        self._look(read_mounts())
+        if marks.follows and not elsewhere:
+            self.news += _left_out(read_mounts())
+        self._look(self._whole(read_mounts(), changed=False))
 
     def fileno(self) -> int:
         """The descriptor that tells of changes."""
@@ -57,10 +65,11 @@ class Following(Closing):
             self.changed = self._ends_by_table = True
         poll = select.poll()
         poll.register(self._mounts.fileno(), select.POLLPRI | select.POLLERR)
-        if not poll.poll(0) and not self.changed:
+        changed = bool(poll.poll(0)) or self.changed
+        if not changed and not (self._elsewhere and self._elsewhere.is_due()):
             return
         self.changed = False
-        table = self._mounts.changed()
+        table = self._whole(self._mounts.changed(), changed=changed)
         if self._ends_by_table or self._ends_missed:
             self._ends_missed = False
             self.ended(self._marks.end_unmounted(table))
@@ -70,6 +79,9 @@ class Following(Closing):
         if self._marks.follows:
             self._follow(table)
         self._look(table)
+
+    def _whole(self, own: MountTable, *, changed: bool) -> MountTable:
+        return self._elsewhere.together(own, changed=changed) if self._elsewhere else own
 
     def ended(self, marks: Iterable[MarkedFilesystem]) -> None:
         """Marks have ended: their file systems were unmounted."""
@@ -106,3 +118,14 @@ class Following(Closing):
     def close(self) -> None:
         """Stop watching the mount table."""
         self._mounts.close()
+
+
+def _left_out(own: MountTable) -> Iterator[str]:
+    """In words, how many file systems are mounted in other mount namespaces alone."""
+    found = {mount.dev for mount in followed_mounts(mounts_elsewhere())}
+    if number := len(found - {mount.dev for mount in own}):
+        what = "file system" if number == 1 else "file systems"
+        verb = "is" if number == 1 else "are"
+        yield (
+            f"{number} {what} in other mount namespaces {verb} not watched; add --all-namespaces"
+        )

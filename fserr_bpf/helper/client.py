@@ -62,8 +62,11 @@ class Helper(Closing):
             self._poll.poll()
             self.receive()
 
-    def drop_rights(self, user: str | None) -> None:
-        """Have it give up its rights, as ``drop()`` for ``user``; by default when first asked."""
+    def drop_rights(self, user: str | None, *, processes: bool = False) -> None:
+        """Have it give up its rights, as ``drop()`` for ``user``; by default when first asked.
+
+        ``processes``: it will be asked of what is mounted for other processes.
+        """
         if self._rights_dropped or not self._child:
             return
         self._rights_dropped = True
@@ -73,7 +76,8 @@ class Helper(Closing):
                 self._channels[kind], end = channel_pair()
                 theirs.append(end)
                 self._poll.register(self._channels[kind], select.EPOLLIN)
-            self._child.channel.send_descriptors({"user": user}, [end.fileno() for end in theirs])
+            message = {"user": user, "processes": processes}
+            self._child.channel.send_descriptors(message, [end.fileno() for end in theirs])
         except ConnectionError:
             self._end(_GONE)
         except OSError as error:  # no descriptor is left

@@ -1,7 +1,8 @@
 """The helper process: answers the questions of ``helper.client``.
 
 The first message says whom to become: another user without rights, or nobody else with
-CAP_DAC_READ_SEARCH alone, which open_by_handle_at(2) needs. With it comes a channel for each
+CAP_DAC_READ_SEARCH, which open_by_handle_at(2) needs, and where paths lead through
+``/proc/PID/root`` CAP_SYS_PTRACE. With it comes a channel for each
 kind of question, in the order of `Kind`. Ends when the other ends are closed.
 
 Questions of one kind are answered in order, those of another kind at the same time, by a thread
@@ -82,7 +83,8 @@ def main(descriptor: str) -> None:
     with contextlib.suppress(EOFError):
         message, descriptors = channel.receive_descriptors()
         # rights are those of a thread: the others are to begin without
-        drop(message["user"], [Capability.DAC_READ_SEARCH])
+        processes = [Capability.SYS_PTRACE] if message["processes"] else []
+        drop(message["user"], [Capability.DAC_READ_SEARCH, *processes])
         for kind, end in zip(Kind, descriptors, strict=True):
             threading.Thread(target=_serve, args=(kind, Channel.of(end)), daemon=True).start()
         channel.receive()

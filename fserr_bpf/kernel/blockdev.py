@@ -12,11 +12,25 @@ from fserr_bpf.uapi.dev import Dev
 
 EXT4_FOLDER = "/sys/fs/ext4"
 _BY_NUMBER = "/sys/dev/block"
+_COMPLETED = (0, 4, 11, 15)  # reads, writes, discards, flushes
 
 
 def is_there(dev: Dev) -> bool:
     """Whether the kernel has a block device of this number: one that was removed is not there."""
     return os.path.exists(f"{_BY_NUMBER}/{dev}")
+
+
+def completed(dev: Dev | None) -> int:
+    """How many requests it has answered so far: ``Documentation/block/stat.rst``.
+
+    0 where there are no numbers.
+    """
+    try:
+        with open(f"{_BY_NUMBER}/{dev}/stat") as file:
+            fields = [int(field) for field in file.read().split()]
+    except OSError:
+        return 0
+    return sum(fields[at] for at in _COMPLETED if at < len(fields))
 
 
 def kernel_name(dev: Dev) -> str:

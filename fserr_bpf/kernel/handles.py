@@ -79,6 +79,11 @@ def identify(path: str) -> FilesystemIdentity:
         statfs = syscalls.statfs(path)
         form = form_of(syscalls.name_to_handle_at(path), _ino_of(path))
     except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            raise MarkError(
+                f"{path}: {mount.fstype} has no file handles",
+                "check the kernel log for its errors",
+            ) from error
         raise MarkError(f"{path}: {error.strerror}", "mark it while it is mounted") from error
     return FilesystemIdentity(path, mount, statfs.f_fsid, statfs.f_type, form)
 

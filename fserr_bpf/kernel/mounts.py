@@ -10,17 +10,18 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from fserr_bpf.closing import Closing
 from fserr_bpf.errors import MarkError
 from fserr_bpf.kernel import syscalls
-from fserr_bpf.kernel.blockdev import driver_of
 from fserr_bpf.kernel.environment import require_procfs
 from fserr_bpf.uapi.dev import Dev
 
 MOUNTINFO = "/proc/self/mountinfo"
+READ_ONLY_TYPES = ("squashfs", "erofs", "iso9660", "cramfs", "romfs")
+"""File systems that cannot be written to, whatever the mount says."""
 
 _OTHER_ROOT = re.compile(r"/proc/(\d+)/(?:task/\d+/)?root(?=/|$)")
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
@@ -160,14 +161,6 @@ def read_mounts_of(process: int) -> MountTable:
         raise
     root = f"/proc/{process}/root"
     return tuple(m._replace(mount_point=(root + m.mount_point).rstrip("/")) for m in table)
-
-
-def mounts_with(fstypes: Collection[str], table: Iterable[Mount] | None = None) -> MountTable:
-    """The preferred mount of every device whose driver is one of ``fstypes``."""
-    preferred = preferred_mounts(read_mounts() if table is None else table)
-    return tuple(
-        mount for mount in preferred.values() if driver_of(mount.fstype, mount.dev) in fstypes
-    )
 
 
 def preferred_mounts(table: Iterable[Mount]) -> dict[Dev, Mount]:

@@ -2,7 +2,8 @@
 
 Reading the ring, the counters, the mount table and the open /proc files needs no
 right at all: the descriptors were opened before. Resolving the mount points of
-file systems that appear later needs CAP_DAC_READ_SEARCH, and marking them in the
+file systems that appear later needs CAP_DAC_READ_SEARCH, as does asking for the state of
+one whose root directory is not for us, and marking them in the
 kernel's own group (no kprobes) CAP_SYS_ADMIN; the mount tables of other processes need
 CAP_SYS_PTRACE. All else goes, for good.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Iterable
+from pathlib import Path
 
 from fserr_bpf.errors import PrivilegeError, UsageError
 from fserr_bpf.kernel.capabilities import Capability, Sets, capset, holds
@@ -49,6 +51,29 @@ def drop(user: str | None, keep: Iterable[Capability]) -> None:
         raise PrivilegeError(
             f"cannot drop privileges ({error.strerror})", "run as root without a security filter"
         ) from error
+
+
+def may_read(directory: str) -> bool:
+    """Whether this user may list ``directory`` without any capability, by modes and owners.
+
+    Not where these cannot be seen, as of a file system that was shut down.
+    """
+    above = [*Path(os.path.abspath(directory)).parents]
+    return _allows(directory, 0o5) and all(_allows(str(each), 0o1) for each in above)
+
+
+def _allows(path: str, wanted: int) -> bool:
+    """``wanted`` are bits of the lowest three of a mode."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    shift = 0
+    if status.st_uid == os.geteuid():
+        shift = 6
+    elif status.st_gid in (os.getegid(), *os.getgroups()):
+        shift = 3
+    return (status.st_mode >> shift) & wanted == wanted
 
 
 def set_no_new_privs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,12 +14,12 @@ from fserr_bpf.kernel.handles import FilesystemIdentity, identify
 from fserr_bpf.kernel.mounts import (
     Mount,
     MountTable,
-    mounts_with,
     preferred_mounts,
     process_of,
     read_mounts,
     read_mounts_of,
 )
+from fserr_bpf.marks.followed import followed_mounts
 from fserr_bpf.marks.resolve import Resolved, resolve
 from fserr_bpf.marks.rules import (
     Answer,
@@ -35,7 +36,7 @@ from fserr_bpf.uapi.dev import Dev
 from fserr_bpf.uapi.inode import InodeId
 
 _NEVER = 1 << 64
-FOLLOWED = ("ext4", "xfs", "btrfs", "f2fs")
+_TAKES_NO_MARK = (errno.EOPNOTSUPP, errno.ENODEV)  # without file handles, or without fsid
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,10 @@ class MarkedFilesystem:
 class MarkTable:
     """The marks of one group, by device.
 
-    With ``marks`` None the group follows every mounted file system of the types in
-    ``FOLLOWED``, also those that are mounted later. What marks in ``ignore`` would hear is
-    not for the group. Raises MarkError for a path that cannot be marked.
+    With ``marks`` None the group follows every file system of `followed_mounts`, also those that
+    are mounted later; ``table`` is what is mounted now. What marks in ``ignore`` would hear is
+    not for the group. Raises MarkError for a path that cannot be
+    marked.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class MarkTable:
         marks: Iterable[Mark] | None,
         ignore: Iterable[Mark] = (),
         superblock: SuperblockErrors = SuperblockErrors.FILESYSTEM,
+        table: MountTable | None = None,
     ) -> None:
         self.follows = marks is None
         self._superblock = superblock
@@ -137,11 +140,9 @@ class MarkTable:
         for mark in ignore:
             self._ignore(mark)
         if marks is None:
-            self.follow(read_mounts())
+            self.follow(read_mounts() if table is None else table)
         else:
-            for mark in marks:
-                for resolved in resolve(mark, time.monotonic_ns()):
-                    self._add(resolved)
+            self._mark(marks)
         self.partial = any(marked.partial for marked in self) or bool(self._ignored)
 
     def __iter__(self) -> Iterator[MarkedFilesystem]:
@@ -222,11 +223,15 @@ class MarkTable:
     def follow(self, table: MountTable) -> list[MarkedFilesystem]:
         """Mark what is mounted and not yet marked; returns the new marks."""
         new = []
-        mounts = mounts_with(FOLLOWED, preferred_mounts(table).values())
+        mounts = followed_mounts(table)
         for dev in self.skipped.keys() - {mount.dev for mount in mounts}:
             del self.skipped[dev]
+        points = {(mount.dev, mount.mount_point) for mount in table}
         for mount in mounts:
-            if mount.dev in self._by_dev:
+            if known := self._by_dev.get(mount.dev):
+                # moved, or the process has gone through whose root it was seen
+                if (known.dev, known.mount_point) not in points:
+                    self._by_dev[known.dev] = replace(known, mount_point=mount.mount_point)
                 continue
             try:
                 new.append(self._add(Resolved(mount.mount_point, _markable(mount), None)))
@@ -234,6 +239,21 @@ class MarkTable:
             except FserrError as error:  # one bad mount must not end the others
                 self.skipped[mount.dev] = str(error)
         return new
+
+    def _mark(self, marks: Iterable[Mark]) -> None:
+        refused: list[MarkError] = []
+        for mark in marks:
+            try:
+                for resolved in tuple(resolve(mark, time.monotonic_ns())):
+                    self._add(resolved)
+            except MarkError as error:  # one file system that takes no mark must not end the others
+                cause = error.__cause__
+                if not isinstance(cause, OSError) or cause.errno not in _TAKES_NO_MARK:
+                    raise
+                refused.append(error)
+        if refused and not self._by_dev:
+            raise refused[0]
+        self.notes += [f"not watching {error}" for error in refused]
 
     def _add(self, resolved: Resolved) -> MarkedFilesystem:
         now = time.monotonic_ns()

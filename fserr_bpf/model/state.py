@@ -92,9 +92,11 @@ class StateChange(NamedTuple):
     """The first that is known of a file system's state, or another one than before.
 
     ``time_ns`` is CLOCK_REALTIME. ``before`` is the condition until then, None at first.
+    ``not_seen`` is what no event will tell of it.
     """
 
     time_ns: int
     state: FilesystemState
     before: Condition | None = None
+    not_seen: tuple[str, ...] = ()
     id: EventId | None = None

@@ -88,6 +88,7 @@ def _content(event: Message) -> dict[str, Any]:
                 "time_ns": event.time_ns,
                 **states.to_dict(event.state),
                 "before": None if event.before is None else str(event.before),
+                "not_seen": list(event.not_seen),
             }
         case Lost():
             return {
@@ -262,7 +263,8 @@ def state_from_dict(value: object) -> FilesystemState:
 
 def _state_change(top: _Fields) -> StateChange:
     before = None if top["before"] is None else top.condition("before")
-    return StateChange(top.integer("time_ns", _S64), _state(top), before)
+    missing = top.texts("not_seen") if top.get("not_seen") is not None else ()
+    return StateChange(top.integer("time_ns", _S64), _state(top), before, missing)
 
 
 def _state(top: _Fields) -> FilesystemState:

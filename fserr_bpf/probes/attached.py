@@ -13,6 +13,7 @@ from fserr_bpf.kernel.capabilities import Capability, holds
 from fserr_bpf.kernel.environment import require_procfs
 from fserr_bpf.kernel.lockdown import is_confidential
 from fserr_bpf.model.stream import Stream
+from fserr_bpf.probes.coverage import not_seen
 from fserr_bpf.probes.loader import Loader
 from fserr_bpf.probes.obtain import obtain
 from fserr_bpf.probes.ring import Ring
@@ -111,6 +112,13 @@ class AttachedProbes(Closing):
                 "that ext4 was shut down: what it keeps silent about then is reported"
             ]
         return missing
+
+    def not_seen(self, driver: str, stream: Stream, *, kernel_group: bool) -> tuple[str, ...]:
+        """What ``stream`` does not have of file systems of ``driver``; see `blind`."""
+        present = {a.probe for a in self.probes}
+        if kernel_group:
+            present |= EXT4_EMITTERS
+        return not_seen(driver, stream, present & wanted(stream, self.kernel))
 
     def _concerns(self, spec: ProbeSpec, fstypes: Container[str] | None) -> bool:
         """Whether a probe is missed that is not there.

@@ -6,9 +6,18 @@ against it: an error in the kernel's log that is no event has to be in ``UNSEEN`
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import NamedTuple
 
+from fserr_bpf.model.stream import Stream
+from fserr_bpf.probes.table import ENDS
 from fserr_bpf.uapi.record import Probe
+
+# Who calls fserror_report() and its kin, by the undefined symbols of Debian's 7.3.4 modules:
+# metadata and the end, the end alone, and data through iomap.
+_REPORT_METADATA = ("ext4", "xfs", "f2fs")
+_REPORT_ENDS = (*_REPORT_METADATA, "btrfs")
+_REPORT_DATA = ("xfs", "gfs2", "zonefs", "ntfs")
 
 
 class Seen(NamedTuple):
@@ -90,11 +99,23 @@ UNSEEN: tuple[Unseen, ...] = (
         "there is no mark yet",
     ),
     Unseen(
+        "xfs",
+        "pointers and records of btrees that are wrong in blocks whose verifier is content",
+        r"XFS \(\S+\): .*(?:Corrupt \S+ (?:\d+ )?pointer|(?:BTree|bt) record corruption)",
+        "XFS tells its health code alone of them, which is told of what verifiers refuse too",
+    ),
+    Unseen(
         "btrfs",
         "blocks of metadata with a bad checksum or a corrupt leaf, until that is fatal",
         r"BTRFS (?:critical|error|warning) \(device .*(?:corrupt (?:leaf|node)|"
         r"tree block corruption|checksum verify failed|parent transid|bad tree block)",
         "btrfs has no one function for them: only the result of a read tells",
+    ),
+    Unseen(
+        "btrfs",
+        "errors after the first fatal one",
+        r"BTRFS: error \(device [^)]*state \w*E",
+        "btrfs calls again for whatever ends with its transaction; the end has been told",
     ),
     Unseen("ocfs2", "errors of metadata", r"OCFS2: ERROR", "not tried: it needs a cluster"),
     Unseen("gfs2", "withdraws", r"GFS2: fsid=.* withdraw", "not tried: it needs a cluster"),
@@ -103,3 +124,17 @@ UNSEEN: tuple[Unseen, ...] = (
     ),
     Unseen("erofs", "everything", r"erofs: ", "it reports to nobody and is never written"),
 )
+
+
+def not_seen(driver: str, stream: Stream, present: Set[Probe]) -> tuple[str, ...]:
+    """What ``stream`` does not have of file systems of ``driver`` where ``present`` report."""
+    own = {probe for row in SEEN if row.fstype == driver for probe in row.probes} & present
+    reports = Probe.FSERROR in present
+    writes = Probe.WRITEBACK in present and (stream is Stream.PROPOSED or driver == "xfs")
+    heard = {
+        "metadata": bool(own - ENDS) or (reports and driver in _REPORT_METADATA),
+        "the end": bool(own & ENDS) or (reports and driver in _REPORT_ENDS),
+        "failed writes": writes or (reports and driver in _REPORT_DATA),
+        "failed reads": reports and driver in _REPORT_DATA,
+    }
+    return tuple(what for what, is_heard in heard.items() if not is_heard)

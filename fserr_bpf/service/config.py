@@ -30,8 +30,8 @@ _QUEUE_MOST = 1 << 20
 _LONGEST = 86400.0
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _TOP = (
-    "paths, mark, ignore, superblock-errors, cgroup, container, stream, detail, user, state, "
-    "journal, file, hook, prometheus"
+    "paths, mark, ignore, superblock-errors, all-namespaces, cgroup, container, stream, detail, "
+    "user, state, journal, file, hook, prometheus"
 )
 _QUEUEING = "classes, queue, drop"
 
@@ -73,6 +73,7 @@ def _description(path: str, top: Table) -> Description:
         marks=tuple(marked) or None,
         ignore=tuple(top.convert("ignore", lambda each: [mark_of(t) for t in each], ignore)),
         superblock=_choice(top, "superblock-errors", SuperblockErrors.FILESYSTEM),
+        all_namespaces=top.take("all-namespaces", bool, False),
         cgroup=cgroup,
         container=container,
         stream=_choice(top, "stream", Stream.PROPOSED),

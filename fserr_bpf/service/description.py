@@ -105,6 +105,7 @@ class Description:
     marks: tuple[Mark, ...] | None = None
     ignore: tuple[Mark, ...] = ()
     superblock: SuperblockErrors = SuperblockErrors.FILESYSTEM
+    all_namespaces: bool = False
     cgroup: str | None = None
     container: str | None = None
     stream: Stream = Stream.PROPOSED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
+from fserr_bpf.kernel.mounts import READ_ONLY_TYPES
 from fserr_bpf.model.state import Condition
 from fserr_bpf.state.ask import Answer
 from fserr_bpf.state.signs import Signs
@@ -13,8 +14,6 @@ from fserr_bpf.uapi.fsioctl import XFS_SICK
 Finding = tuple[Condition, str]
 """A condition and, in words, what it is known by."""
 
-# Types that cannot be written to, whatever the mount says.
-_ALWAYS_READ_ONLY = ("squashfs", "erofs", "iso9660", "udf", "cramfs", "romfs")
 _DEAD = (errno.EIO, errno.ESHUTDOWN)
 _ERRORS_RO = 2  # EXT4_ERRORS_RO in fs/ext4/ext4.h
 _ABORT = "ext4_journal_check_start"  # finds the journal aborted, in fs/ext4/ext4_jbd2.c
@@ -48,7 +47,7 @@ def _shown(signs: Signs, answer: Answer | None) -> Iterator[Finding]:
     if "ro" not in signs.options:
         return
     ext4_says_not = signs.driver == "ext4" and answer is not None and answer.error == 0
-    if signs.writable_mount and signs.driver not in _ALWAYS_READ_ONLY and not ext4_says_not:
+    if signs.writable_mount and signs.driver not in (*READ_ONLY_TYPES, "udf") and not ext4_says_not:
         yield Condition.READ_ONLY_AFTER_ERROR, "it is read-only, and its mount is not"
     yield Condition.READ_ONLY, "it is mounted read-only"
 

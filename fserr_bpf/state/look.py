@@ -1,32 +1,36 @@
-"""Looking at mounted file systems: what they show, and what they answer in a given time."""
+"""Looking at mounted file systems: what they show, and what they answer while one has patience."""
 
 from __future__ import annotations
 
 import os
 import select
-import time
 from collections.abc import Iterable, Sequence
 
 from fserr_bpf.children.channel import Channel, channel_pair
-from fserr_bpf.children.inherited import keep_only
-from fserr_bpf.kernel.blockdev import devices_below, kernel_name, mapper_name
+from fserr_bpf.kernel.blockdev import completed, devices_below, kernel_name, mapper_name
 from fserr_bpf.kernel.ext4 import options_tell
 from fserr_bpf.model.state import FilesystemState
 from fserr_bpf.state.ask import DRIVERS, Answer, Question
 from fserr_bpf.state.judge import judge, sick_parts
+from fserr_bpf.state.patience import LOOK_SECONDS, Patience
 from fserr_bpf.state.signs import Signs, read_signs
 from fserr_bpf.state.superblocks import Superblock
-from fserr_bpf.state.worker import answer_of, serve
+from fserr_bpf.state.worker import Asked, answer_of, ask_aside
 
 PATIENCE_SECONDS = 0.1
-"""How long answers are waited for. One takes microseconds, a flush of a disk milliseconds."""
+"""How long a disk may keep an answer. One takes microseconds, a flush of a disk milliseconds."""
 
 
 def look(found: Iterable[Superblock], patience: float = PATIENCE_SECONDS) -> list[FilesystemState]:
-    """The state of each, in ``patience`` seconds. Raises OSError where no process can be had."""
+    """The state of each; ``patience`` as `Patience`. Raises OSError where no process can be had."""
     read = [(superblock, read_signs(superblock)) for superblock in found]
     asked = [question_of(superblock, signs) for superblock, signs in read]
+    before = [completed(superblock.block) for superblock, _ in read]
     answers = _answers(asked, patience)
+    for number, (superblock, signs) in enumerate(read):
+        if answers[number] is None and isinstance(asked[number], Question):
+            works = completed(superblock.block) != before[number]
+            answers[number] = _while_it_works(signs) if works else None
     return [
         state_of(superblock, signs, answer)
         for (superblock, signs), answer in zip(read, answers, strict=True)
@@ -77,35 +81,40 @@ def _source(superblock: Superblock) -> str:
     return superblock.mounts[0].source
 
 
+def _while_it_works(signs: Signs) -> Answer | None:
+    """For one whose disk has no time for the answer, but for other requests.
+
+    An ext4 that is dead would have said so before it asked its disk (``ext4_sync_file()``).
+    """
+    return Answer(error=0) if signs.driver == "ext4" else None
+
+
 def _answers(asked: Sequence[Question | Answer | None], patience: float) -> list[Answer | None]:
     """By a process of its own, which is left alone if a disk holds it."""
     answers = [each if isinstance(each, Answer) else None for each in asked]
-    waiting = {number for number, each in enumerate(asked) if isinstance(each, Question)}
-    if not waiting:
-        return answers
-    ours, theirs = channel_pair()
-    if not os.fork():
-        try:
-            keep_only(theirs.fileno())
-            serve(theirs)
-        finally:
-            os._exit(0)
-    theirs.close()
-    with ours:
-        for number in sorted(waiting):
-            ours.send({"number": number, "question": asked[number]})
-        _collect(ours, waiting, answers, time.monotonic() + patience)
+    questions = [
+        Asked(number, each) for number, each in enumerate(asked) if isinstance(each, Question)
+    ]
+    if questions:
+        ours, theirs = channel_pair()
+        with ours:
+            with theirs:
+                process = ask_aside(questions, theirs)
+            waiting = {one.number for one in questions}
+            _collect(ours, waiting, answers, Patience(process, patience))
     return answers
 
 
 def _collect(
-    channel: Channel, waiting: set[int], answers: list[Answer | None], deadline: float
+    channel: Channel, waiting: set[int], answers: list[Answer | None], patience: Patience
 ) -> None:
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
-    while waiting and (left := deadline - time.monotonic()) > 0:
-        if not poll.poll(left * 1000):
-            return
+    while waiting:
+        if not poll.poll(LOOK_SECONDS * 1000):
+            if patience.is_over():
+                return
+            continue
         try:
             number, answer = answer_of(channel.receive())
         except EOFError:

@@ -3,39 +3,42 @@
 A file system is asked when it is seen first, when its mount or an error says that there may
 be something new, and otherwise once a minute, except for ext4: to ask that may be to flush its
 disk, so only a change in sysfs or the mount table is a reason. Nothing here waits for an
-answer but `settle`.
+answer but `settle` and `look_again`.
 """
 
 from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 
-from fserr_bpf.children.spawn import spawn
 from fserr_bpf.closing import Closing
+from fserr_bpf.kernel.privileges import may_read
 from fserr_bpf.kernel.timer import Timer
 from fserr_bpf.model.state import FilesystemState, StateChange
 from fserr_bpf.state.ask import Answer, Question
+from fserr_bpf.state.asking import Asking
 from fserr_bpf.state.look import question_of, state_of
 from fserr_bpf.state.signs import Signs, read_signs
 from fserr_bpf.state.superblocks import Superblock
-from fserr_bpf.state.worker import answer_of
+from fserr_bpf.state.worker import Asked
 from fserr_bpf.uapi.dev import Dev
 
 PERIOD_NS = 60_000_000_000
 """Between two looks at a file system of which nothing is heard."""
+_EARLY_NS = PERIOD_NS // 2  # who is awake anyway need not wake up again
 _SOON_NS = 200_000_000  # after an error: ext4 counts it in a worker
 _GAP_NS = 1_000_000_000  # between two questions while errors come
-_PATIENCE_NS = 3_000_000_000  # for an answer, before the state is unknown
-_START_SECONDS = 20.0  # for the process to come up; an emulated machine takes seconds
-_MODULE = "fserr_bpf.state.worker"
+_START_SECONDS = 20.0  # for the first answers
 
 
 @dataclass
 class _Known:
-    """A superblock; times are CLOCK_MONOTONIC in ns, 0 for never."""
+    """A superblock; times are CLOCK_MONOTONIC in ns, 0 for never.
+
+    ``routine``: there is no reason to ask but that it was not asked for a while.
+    """
 
     superblock: Superblock
     signs: Signs
@@ -43,41 +46,48 @@ class _Known:
     state: FilesystemState | None = None
     asked_ns: int = 0
     due_ns: int = 0
+    routine: bool = False
     number: int = 0  # of the question that is open, 0 without one
     late: bool = False  # its answer
 
+    def is_due(self, time_ns: int, *, routine: bool = False) -> None:
+        """Have it asked then."""
+        self.due_ns, self.routine = time_ns, routine
+
 
 class StateWatch(Closing):
-    """Asks by a process of its own, which can hang in our place. Raises OSError without one."""
+    """Has file systems asked by processes that can hang in our place, and end with the answers.
 
-    def __init__(self) -> None:
-        self._child = spawn(_MODULE)
+    ``not_seen`` says of a driver what its events do not have.
+    """
+
+    def __init__(self, not_seen: Callable[[str], tuple[str, ...]] = lambda _: ()) -> None:
+        self._not_seen = not_seen
+        self._asking = Asking()
         self._timer = Timer()
         self._known: dict[Dev, _Known] = {}
         self._past: dict[Dev, FilesystemState] = {}  # of those that are not mounted now
         self._number = 0
         self._changes: list[StateChange] = []
         self._news: list[str] = []
-        self._ready = self._ended = False
+        self._refused = False
         self._tick_ns = time.monotonic_ns() + PERIOD_NS
-
-    def drop_rights(self, user: str | None) -> None:
-        """Keep what looking needs, or become ``user`` without any right."""
-        self._send({"user": user})
 
     def filenos(self) -> list[int]:
         """Readable when `pump` has something to do."""
-        answers = [] if self._ended else [self._child.channel.fileno()]
-        return [*answers, self._timer.fileno()]
+        return [self._asking.fileno(), self._timer.fileno()]
+
+    def needs_right(self) -> bool:
+        """Whether one can only be asked with CAP_DAC_READ_SEARCH."""
+        asked = (question_of(known.superblock, known.signs) for known in self._known.values())
+        return any(isinstance(q, Question) and not may_read(q.path) for q in asked)
 
     # -- what is seen ----------------------------------------------------------------
 
-    def see(self, superblocks: Iterable[Superblock], watched: frozenset[Dev] | None) -> None:
+    def see(self, superblocks: Iterable[Superblock], watched: Set[Dev]) -> None:
         """These are mounted; those in ``watched`` count, and what was not well before."""
         found = {
-            each.dev: each
-            for each in superblocks
-            if watched is None or each.dev in watched or self._was_bad(each.dev)
+            each.dev: each for each in superblocks if each.dev in watched or self._was_bad(each.dev)
         }
         for dev in self._known.keys() - found.keys():
             state = self._known.pop(dev).state
@@ -90,7 +100,8 @@ class StateWatch(Closing):
             if known is None:
                 self._known[dev] = _Known(superblock, signs, due_ns=now)
             elif known.superblock != superblock or known.signs != signs:
-                known.superblock, known.signs, known.due_ns = superblock, signs, now
+                known.superblock, known.signs = superblock, signs
+                known.is_due(now)
         self.pump()
 
     def _was_bad(self, dev: Dev) -> bool:
@@ -102,7 +113,7 @@ class StateWatch(Closing):
         known = self._known.get(dev)
         if known and not known.due_ns:
             now = time.monotonic_ns()
-            known.due_ns = max(now + _SOON_NS, known.asked_ns + _GAP_NS)
+            known.is_due(max(now + _SOON_NS, known.asked_ns + _GAP_NS))
             self._set_timer()
 
     # -- questions and answers -------------------------------------------------------
@@ -116,7 +127,7 @@ class StateWatch(Closing):
         for descriptor in self.filenos():
             poll.register(descriptor, select.POLLIN)
         deadline = time.monotonic() + _START_SECONDS
-        while not self._ended and lacks():
+        while lacks():
             left = deadline - time.monotonic()
             if left <= 0 or not poll.poll(left * 1000):
                 return
@@ -126,77 +137,73 @@ class StateWatch(Closing):
         """Ask all once more, and wait for the answers: what was not heard of is found."""
         now = time.monotonic_ns()
         for known in self._known.values():
-            known.due_ns = now
+            known.is_due(now)
         self.pump()
         self._wait(lambda: any(known.number and not known.late for known in self._known.values()))
 
     def pump(self) -> None:
         """Take answers in, ask what is due."""
-        self._receive()
+        self._collect()
         now = time.monotonic_ns()
-        if now >= self._tick_ns:
+        if now >= self._tick_ns - _EARLY_NS:
             self._tick_ns = now + PERIOD_NS
             for known in self._known.values():
-                self._look_again(known, now)
-        for known in self._known.values():
-            if self._is_waited_for(known) and now >= known.asked_ns + _PATIENCE_NS:
-                known.answer, known.late = None, True
-                self._judge(known)
-            if known.due_ns and now >= known.due_ns and not known.number:
-                self._ask(known, now)
+                self._look_after_a_while(known, now)
+        due = [k for k in self._known.values() if k.due_ns and now >= k.due_ns and not k.number]
+        if due:
+            self._ask(due, now)
         self._set_timer()
 
-    def _look_again(self, known: _Known, now: int) -> None:
+    def _look_after_a_while(self, known: _Known, now: int) -> None:
         signs = read_signs(known.superblock)
-        if signs != known.signs or signs.driver != "ext4":
-            known.signs, known.due_ns = signs, now
+        if signs != known.signs:
+            known.is_due(now)
+        elif signs.driver != "ext4" and not known.due_ns:
+            known.is_due(now, routine=True)
 
-    def _ask(self, known: _Known, now: int) -> None:
-        known.signs = read_signs(known.superblock)
-        known.asked_ns, known.due_ns = now, 0
-        asked = question_of(known.superblock, known.signs)
-        if not isinstance(asked, Question) or self._ended:
-            known.answer = Answer() if isinstance(asked, Question) else asked
-            self._judge(known)
-            return
-        self._number += 1
-        known.number, known.late = self._number, False
-        self._send({"number": self._number, "question": asked})
-
-    def _is_waited_for(self, known: _Known) -> bool:
-        return self._ready and bool(known.number) and not known.late
-
-    def _send(self, message: dict[str, object]) -> None:
-        try:
-            self._child.channel.send(message)
-        except ConnectionError:
-            self._end()
-
-    def _end(self) -> None:
-        self._ended = True
-        self._news.append("the process that asks for states has ended; restart to ask again")
-        for known in self._known.values():
-            known.number = 0
-
-    def _receive(self) -> None:
-        while not self._ended:
-            try:
-                message = self._child.channel.receive(wait=False)
-            except BlockingIOError:
-                return
-            except EOFError:
-                self._end()
-                return
-            if "ready" in message:  # what it takes to start is no answer that is late
-                self._ready = True
-                for known in self._known.values():
-                    known.asked_ns = time.monotonic_ns()
+    def _ask(self, due: Iterable[_Known], now: int) -> None:
+        asked: list[Asked] = []
+        routine = True
+        for known in due:
+            known.signs = read_signs(known.superblock)
+            known.asked_ns, known.due_ns = now, 0
+            question = question_of(known.superblock, known.signs)
+            if not isinstance(question, Question):
+                known.answer = question
+                self._judge(known)
                 continue
-            number, answer = answer_of(message)
-            for known in self._known.values():
-                if known.number == number:
-                    known.number, known.answer = 0, answer
+            self._number += 1
+            expected = known.answer if known.state and not known.late else None
+            asked.append(Asked(self._number, question, expected))
+            known.number, known.late = self._number, False
+            routine &= known.routine
+        if not asked:
+            return
+        try:
+            self._asking.ask(asked, routine=routine)
+            self._refused = False
+        except OSError as error:  # a limit on processes
+            self._give_up(error, now)
+
+    def _give_up(self, error: OSError, now: int) -> None:
+        """Keep what is known, and try again later."""
+        for known in self._known.values():
+            if known.number and known.asked_ns == now:
+                known.number = 0
+                known.is_due(now + PERIOD_NS)
+                if known.state is None:
                     self._judge(known)
+        if not self._refused:
+            self._news.append(f"no process to ask for states ({error.strerror}); raise its limit")
+        self._refused = True
+
+    def _collect(self) -> None:
+        numbers = {known.number: known for known in self._known.values() if known.number}
+        for number, answer in self._asking.collect():
+            if known := numbers.get(number):
+                known.answer, known.late = answer, answer is None
+                known.number = number if self._asking.waits_for(number) else 0
+                self._judge(known)
 
     def _judge(self, known: _Known) -> None:
         state = state_of(known.superblock, known.signs, known.answer)
@@ -204,18 +211,14 @@ class StateWatch(Closing):
         is_first = known.state is None
         known.state = state
         if is_first or before is None or _essence(before) != _essence(state):
-            self._changes.append(
-                StateChange(time.time_ns(), state, before.condition if before else None)
-            )
+            then = before.condition if before else None
+            missing = self._not_seen(known.signs.driver)
+            self._changes.append(StateChange(time.time_ns(), state, then, missing))
 
     def _set_timer(self) -> None:
-        times = [self._tick_ns]
-        for known in self._known.values():
-            if self._is_waited_for(known):
-                times.append(known.asked_ns + _PATIENCE_NS)
-            elif known.due_ns and not known.number:
-                times.append(known.due_ns)
-        self._timer.set(min(times))
+        due = [known.due_ns for known in self._known.values() if known.due_ns and not known.number]
+        late_ns = self._asking.late_ns()
+        self._timer.set(min([self._tick_ns, *due, *([late_ns] if late_ns else [])]))
 
     # -- what is known ---------------------------------------------------------------
 
@@ -234,8 +237,8 @@ class StateWatch(Closing):
         return [known.state for known in self._known.values() if known.state]
 
     def close(self) -> None:
-        """End the process; one that a disk holds is left to it."""
-        self._child.end()
+        """End what asks; what a disk holds is left to it."""
+        self._asking.close()
         self._timer.close()
 
 

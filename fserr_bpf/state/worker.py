@@ -1,41 +1,61 @@
 """A process that asks file systems, one thread for each question: a disk that hangs stops one.
 
-Run as ``python -m fserr_bpf.state.worker FD``, or forked. It ends with the channel.
+It is forked for some questions and ends with the last answer. Forking costs some milliseconds,
+needs no file that a monitor without rights may not read, and lets nothing wait in between.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
+import signal
 import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from fserr_bpf.children.channel import Channel, channel_to_parent
-from fserr_bpf.kernel.capabilities import Capability
-from fserr_bpf.kernel.privileges import drop
+from fserr_bpf.children.channel import Channel
+from fserr_bpf.children.inherited import keep_only
 from fserr_bpf.model.state import DeviceErrors
 from fserr_bpf.state.ask import Answer, Question, ask
 
 
-def serve(channel: Channel) -> None:
-    """Answer until the other end is closed; questions that are open then are given up."""
-    while True:
-        try:
-            message = channel.receive()
-        except EOFError:
-            return
-        if "user" in message:
-            # for a path that its owner alone may enter
-            drop(message["user"], () if message["user"] else (Capability.DAC_READ_SEARCH,))
-            continue
-        threading.Thread(target=_answer, args=(channel, message), daemon=True).start()
+class Asked(NamedTuple):
+    """A question, the number that its answer will have, and the answer that is no news."""
+
+    number: int
+    question: Question
+    expected: Answer | None = None
 
 
-def _answer(channel: Channel, message: dict[str, Any]) -> None:
-    answer = ask(Question(*message["question"]))
-    with contextlib.suppress(OSError):  # nobody waits for it any more
-        channel.send({"number": message["number"], "answer": answer})
+def ask_aside(asked: Sequence[Asked], answers: Channel) -> int:
+    """Have ``asked`` answered to the other end of ``answers``; the number of the process.
+
+    What is as expected is not sent. Raises OSError where no process can be had.
+    """
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        keep_only(answers.fileno())
+        threads = [threading.Thread(target=_answer, args=(one, answers)) for one in asked]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _answer(asked: Asked, answers: Channel) -> None:
+    answer = ask(asked.question)
+    if answer != asked.expected:
+        with contextlib.suppress(OSError):  # nobody waits for it any more
+            answers.send({"number": asked.number, "answer": answer})
 
 
 def answer_of(message: dict[str, Any]) -> tuple[int, Answer]:
@@ -43,15 +63,3 @@ def answer_of(message: dict[str, Any]) -> tuple[int, Answer]:
     answer = Answer(*message["answer"])
     devices = tuple(DeviceErrors(*device) for device in answer.devices)
     return message["number"], answer._replace(devices=devices, missing=tuple(answer.missing))
-
-
-def main() -> None:
-    """Serve the parent; not even a thread that hangs keeps it."""
-    with channel_to_parent(sys.argv[1]) as channel:
-        channel.send({"ready": True})
-        serve(channel)
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

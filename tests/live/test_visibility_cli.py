@@ -58,7 +58,7 @@ def test_marks_and_the_arithmetic(scratch_space: Path) -> None:
 
 @pytest.mark.parametrize("detail", [[], ["--detail"]])
 @pytest.mark.parametrize("user", [None, "nobody"])
-def test_the_processes_that_are_asked_have_one_right_or_none(
+def test_the_process_that_is_asked_has_one_right_or_none(
     user: str | None, detail: list[str], scratch_space: Path
 ) -> None:
     """Without kprobes ext4's own errors need it; with --user their place is not known."""
@@ -71,9 +71,8 @@ def test_the_processes_that_are_asked_have_one_right_or_none(
         with running(scratch_space, *arguments, *(["--user", user] if user else [])) as monitor:
             right = 0 if user else 1 << 2  # CAP_DAC_READ_SEARCH
             wait_until(
-                # that for places, and that for states
-                lambda: [int(held, 16) for held in children(monitor).values()] == [right] * 2,
-                "the processes to have given up their rights",
+                lambda: [int(held, 16) for held in children(monitor).values()] == [right],
+                "the process to have given up its rights",
             )
             subprocess.run(["xfs_io", "-r", "-c", "seek -d 0", victim], check=False)
             numbers = ended(monitor, fs.device_name)

@@ -229,6 +229,7 @@ state_changes = st.builds(
         reason=names,
     ),
     before=st.none() | st.sampled_from(Condition),
+    not_seen=_name_lists,
     id=st.none() | event_ids,
 )
 

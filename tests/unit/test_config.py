@@ -33,6 +33,7 @@ paths = ["/srv"]
 mark = ["subtree:/var/lib"]
 ignore = ["inode:/var/lib/x"]
 superblock-errors = "all"
+all-namespaces = true
 container = "db"
 stream = "native"
 detail = true
@@ -40,6 +41,7 @@ user = "nobody"
 """
 OPTIONS = (
     *("--mark", "subtree:/var/lib", "--ignore", "inode:/var/lib/x", "--superblock-errors", "all"),
+    "--all-namespaces",
     *("--container", "db", "--stream", "native", "--detail", "--user", "nobody", "/srv"),
 )
 

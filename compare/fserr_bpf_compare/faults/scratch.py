@@ -20,13 +20,18 @@ from fserr_bpf.errors import LabError
 from fserr_bpf.uapi.dev import Dev
 from fserr_bpf_compare.signals_blocked import signals_blocked
 
-# mkfs.xfs refuses less than 300 MB.
-_IMAGE_SIZE = {"ext4": 64 << 20, "xfs": 320 << 20, "btrfs": 128 << 20, "f2fs": 64 << 20}
+# mkfs.xfs refuses less than 300 MB, mkfs.nilfs2 less than 134.
+_IMAGE_SIZE = {"xfs": 320 << 20, "btrfs": 128 << 20, "nilfs2": 160 << 20}
+_USUAL_SIZE = 64 << 20
 _MKFS = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
     "xfs": ("mkfs.xfs", "-q", "-f"),
     "btrfs": ("mkfs.btrfs", "-q", "-f"),
     "f2fs": ("mkfs.f2fs", "-q", "-f"),
+    "vfat": ("mkfs.vfat", "-F", "16"),
+    "exfat": ("mkfs.exfat", "--quiet"),
+    "nilfs2": ("mkfs.nilfs2", "-q", "-f"),
+    "jfs": ("mkfs.jfs", "-q"),
 }
 _UUID_OPTION = {
     "ext4": ("-U", "{}"),
@@ -36,7 +41,10 @@ _UUID_OPTION = {
 }
 # Without errors=continue only the first error of a mount would be reported. The
 # thread that initialises inode tables would meet some errors before the test does.
-_MOUNT_OPTIONS = {"ext4": ("errors=continue", "noinit_itable")}
+_MOUNT_OPTIONS = {
+    "ext4": ("errors=continue", "noinit_itable"),
+    "nilfs2": ("nogc",),  # else its mount helper leaves a cleaner behind
+}
 # sbin is not on every user's PATH; the messages of the tools are read.
 _ENVIRONMENT = {
     **os.environ,
@@ -98,7 +106,8 @@ class Scratch:
 
     def make(self, *mkfs_options: str) -> None:
         """Write a new, empty file system; it must not be mounted."""
-        uuid = tuple(part.format(self.uuid) for part in _UUID_OPTION[self.fstype] if self.uuid)
+        options = _UUID_OPTION[self.fstype] if self.uuid else ()
+        uuid = tuple(part.format(self.uuid) for part in options)
         run(*_MKFS[self.fstype], *uuid, *mkfs_options, self.device)
 
     def mount(self, *extra_options: str) -> None:
@@ -185,8 +194,9 @@ def scratch(
     size: int | None = None,
     directory: Path | None = None,
 ) -> Iterator[Scratch]:
-    """A new file system of type ext4, xfs, btrfs or f2fs, mounted; removed at the end.
+    """A new file system of one of the types in ``_MKFS``, mounted; removed at the end.
 
+    A ``uuid`` is for those in ``_UUID_OPTION``.
     ``size`` is in bytes, of a sparse image in ``directory``, by default that for temporary files.
     ``mount_options`` replace the default, which for ext4 is errors=continue,noinit_itable. Raises
     LabError when a tool fails.
@@ -200,7 +210,7 @@ def scratch(
             mount_options=tuple(
                 _MOUNT_OPTIONS.get(fstype, ()) if mount_options is None else mount_options
             ),
-            size=_IMAGE_SIZE[fstype] if size is None else size,
+            size=_IMAGE_SIZE.get(fstype, _USUAL_SIZE) if size is None else size,
             uuid=uuid,
         )
         # The last one runs first, and all run even if one of them fails.
