@@ -188,9 +188,11 @@ def _ltp_test(program: Path) -> Callable[[Path, Prefix], Said]:
             timeout=_LTP_SECONDS,
             check=False,
             env=environment,
+            cwd=program.parent,
         )
         counts = _SUMMARY.findall(done.stdout + done.stderr)
-        return [f"status {done.returncode}", *(f"{word} {number}" for word, number in counts)]
+        verdict = [f"{number} {word}" for word, number in counts if int(number)]
+        return [f"status {done.returncode}", *verdict]
 
     return play
 

@@ -59,3 +59,25 @@ def test_what_is_seen_is_the_kernels(fs: Scratch, way: str, options: tuple[str, 
     assert WAYS[way] in native.stdout
     assert "nothing came" not in native.stdout
     assert (ours.returncode, ours.stdout) == (native.returncode, native.stdout)
+
+
+@BOTH
+@pytest.mark.threat("permissions")
+def test_who_answers_for_opens_is_not_asked_by_us(fs: Scratch, options: tuple[str, ...]) -> None:
+    """While its only thread waits for the supervisor it cannot answer what that opens."""
+    require_exact_kernel()
+    trigger = f"/sys/fs/ext4/{fs.device_name}/trigger_fs_error"
+    client = [sys.executable, str(SOURCES / "permissions.py"), str(fs.mount_point), trigger]
+    native, ours = (
+        subprocess.run(
+            ["unshare", "--mount", *command],
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
+        for command in (client, under_exec(*client, options=options))
+    )
+    assert native.stdout.splitlines()[0] == "asked"
+    assert native.stdout.splitlines()[-1] == "0x8000"
+    assert (ours.returncode, ours.stdout) == (native.returncode, native.stdout)
