@@ -449,6 +449,16 @@ def test_a_monitor_keeps_the_right_to_ask_what_is_closed_to_it(
 # odd mounts
 
 
+@contextmanager
+def errors_of(fs: Scratch, number: int) -> Iterator[None]:
+    """So many, caused by one process while the block runs."""
+    path = f"/sys/fs/ext4/{fs.device_name}/trigger_fs_error"
+    script = f'for i in $(seq {number}); do echo x > "$0"; done'
+    with subprocess.Popen(["sh", "-c", script, path]) as process:
+        yield
+        assert process.wait() == 0
+
+
 def test_odd_mounts_disturb_nobody_and_are_told_once(scratch_space: Path) -> None:
     """One hidden under another, one without fsid, one that is dead; and mounts that come and go."""
     other = scratch_space / "other"
@@ -466,16 +476,16 @@ def test_odd_mounts_disturb_nobody_and_are_told_once(scratch_space: Path) -> Non
         run("mount", "-o", "errors=continue", shown.device, str(hidden.mount_point))
         try:
             with running(scratch_space, "--format", "json") as monitor:
-                for _ in range(3):
-                    run("mount", "-t", "tmpfs", "none", str(other))
-                    write_trigger(shown.device_name, 1)
-                    run("umount", str(other))
+                with errors_of(shown, 1500):
+                    for _ in range(40):
+                        run("mount", "-t", "tmpfs", "none", str(other))
+                        run("umount", str(other))
                 _, output = monitor.end(signal.SIGTERM)
                 lines = monitor.lines()
         finally:
             run("umount", str(hidden.mount_point))
     events = [e for e in without_states(output) if e["origin"]["device"] == shown.device_name]
-    assert sum(event["error_count"] for event in events) == 3
+    assert sum(event["error_count"] for event in events) == 1500
     place = f"{hidden.mount_point} (ext4 on {hidden.device_name})"
     assert (
         lines.count(told(f"{place}: another mount hides it; mount it at a second place too")) == 1
