@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fserr_bpf.helper.handles import DELETED, leads_to, open_object
 from fserr_bpf.kernel import syscalls
-from fserr_bpf.kernel.mounts import read_mounts
+from fserr_bpf.kernel.mounts import MountTable, process_of, read_mounts, read_mounts_of
 from fserr_bpf.model.event import FileHandle, PathState
 from fserr_bpf.uapi.dev import Dev
 
@@ -36,7 +36,9 @@ def path_of(mount_point: str, dev: Dev, handle: FileHandle, name: str) -> Path:
     privilege is needed; without it CAP_DAC_READ_SEARCH. Raises OSError for what the
     kernel refuses otherwise.
     """
-    if name and (guess := _below(mount_point, dev, name)) and _is(guess, dev, handle):
+    process = process_of(mount_point)
+    table = (*read_mounts(), *(read_mounts_of(process) if process else ()))
+    if name and (guess := _below(mount_point, dev, name, table)) and _is(guess, dev, handle, table):
         return _known(guess)
     try:
         found = open_object(mount_point, handle)
@@ -49,7 +51,9 @@ def path_of(mount_point: str, dev: Dev, handle: FileHandle, name: str) -> Path:
         gone = not os.fstat(found).st_nlink or path.endswith(DELETED)
     finally:
         os.close(found)
-    if _is(path, dev, handle):
+    if process:  # it is the path in that process's namespace
+        path = f"/proc/{process}/root{path}"
+    if _is(path, dev, handle, table):
         return _known(path)
     # a file that nobody has looked up by name: the kernel knows no way to it
     return Path("", PathState.STALE if gone else PathState.UNKNOWN)
@@ -62,6 +66,7 @@ def search(tops: Iterable[str], dev: Dev, handle: FileHandle, ino: int) -> Path:
     file whose names the kernel has forgotten.
     """
     end = time.monotonic() + _SEARCH_SECONDS
+    table = read_mounts()
     folders = list(tops)
     while folders and time.monotonic() < end:
         folder = folders.pop()
@@ -69,7 +74,7 @@ def search(tops: Iterable[str], dev: Dev, handle: FileHandle, ino: int) -> Path:
             mount = syscalls.statx(folder).mount_id
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.inode() == ino and _is(entry.path, dev, handle):
+                    if entry.inode() == ino and _is(entry.path, dev, handle, table):
                         return _known(entry.path)
                     if (
                         entry.is_dir(follow_symlinks=False)
@@ -87,9 +92,9 @@ def _known(path: str) -> Path:
     return Path(path, PathState.SEVERAL if several else PathState.EXACT)
 
 
-def _below(mount_point: str, dev: Dev, name: str) -> str:
+def _below(mount_point: str, dev: Dev, name: str, table: MountTable) -> str:
     """``name`` of the file system as a path below ``mount_point``; "" if it is not there."""
-    roots = [m.root for m in read_mounts() if (m.mount_point, m.dev) == (mount_point, dev)]
+    roots = [m.root for m in table if (m.mount_point, m.dev) == (mount_point, dev)]
     if not roots:
         return ""
     path, root = f"/{name}", roots[-1].rstrip("/")
@@ -98,6 +103,6 @@ def _below(mount_point: str, dev: Dev, name: str) -> str:
     return os.path.join(mount_point, path[len(root) + 1 :])
 
 
-def _is(path: str, dev: Dev, handle: FileHandle) -> bool:
+def _is(path: str, dev: Dev, handle: FileHandle, table: MountTable) -> bool:
     """Whether ``path`` leads to the object of ``handle`` on the file system of ``dev``."""
-    return leads_to(path, handle, {m.mount_id for m in read_mounts() if m.dev == dev})
+    return leads_to(path, handle, {m.mount_id for m in table if m.dev == dev})

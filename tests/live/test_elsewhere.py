@@ -14,6 +14,7 @@ import pytest
 
 from fserr_bpf.errors import PrivilegeError, UsageError
 from fserr_bpf.kernel.mounts import read_mounts
+from fserr_bpf_compare.faults import FAULTS
 from fserr_bpf_compare.faults.scratch import Scratch, run, scratch
 from tests.live.conftest import wait_until, without_states, write_trigger
 from tests.live.hearing import container
@@ -104,6 +105,30 @@ def test_they_are_followed_and_can_be_unmounted(scratch_space: Path, other: Path
         counts[key] = counts.get(key, 0) + event["error_count"]
     assert counts[place, before.device_name] == 2
     assert counts[there, later.device_name] == 1
+
+
+def test_paths_are_those_from_here(scratch_space: Path) -> None:
+    fault = next(fault for fault in FAULTS if fault.name == "ext4_bad_extent")
+    with scratch("ext4") as fs:
+        fault.prepare(fs)
+        with in_container(fs) as process:
+            top = Path(f"/proc/{process}/root{fs.mount_point}")
+            victim = top / "victim"
+            ino = victim.stat().st_ino
+            wanted = f"fserr-bpf: ino {ino} on {fs.device_name}: {victim} (exact)"
+            arguments = ("--all-namespaces", "--detail", "--format", "json")
+            with running(scratch_space, *arguments) as monitor:
+                for _ in range(2):  # the path of the first is not known yet when that is written
+                    subprocess.run(["xfs_io", "-r", "-c", "seek -d 0", victim], check=False)
+                    wait_until(lambda: wanted in monitor.lines(), repr(wanted))
+                _, output = monitor.end(signal.SIGTERM)
+        fs.mount()
+    paths = [
+        event["origin"]["detail"]["path"]
+        for event in without_states(output)
+        if event["origin"]["device"] == fs.device_name
+    ]
+    assert paths[-1] == str(victim)
 
 
 def test_the_process_that_showed_it_may_go(scratch_space: Path, other: Path) -> None:
