@@ -24,6 +24,7 @@ from fserr_bpf.cli.watching import (
     stop_signals,
 )
 from fserr_bpf.errors import UsageError
+from fserr_bpf.kernel.environment import require_procfs
 from fserr_bpf.kernel.landlock import write_only_below
 from fserr_bpf.kernel.privileges import drop
 from fserr_bpf.marks.cgroups import find_cgroup, find_container
@@ -86,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         readiness = stack.enter_context(Readiness(arguments.ready_fd))
         description = _description(arguments)
+        require_procfs()
         check_rights(description.user)
         _check(description)
         terminal = has_terminal()

@@ -48,11 +48,8 @@ def test_without_procfs(command: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "lacking"),
     [
-        (("run", "/"), "setpcap"),
         (("run", "--user", "nobody", "/"), "setuid"),
-        (("watch-files", "--glob", "/srv/*"), "setpcap"),
         (("watch-files", "--glob", "/srv/*", "--hook-user", "nobody"), "setgid"),
-        (("top", "--once"), "setpcap"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
 )
@@ -63,6 +60,25 @@ def test_root_without_a_capability(arguments: tuple[str, ...], lacking: str) -> 
     name = f"CAP_{lacking.upper()}"
     assert line == f"fserr-bpf: {name} is missing, which giving up rights needs; give it {name}"
     assert status == PrivilegeError.exit_code
+
+
+GIVES_UP = """
+import os
+from fserr_bpf.kernel.privileges import drop
+
+drop(None, ())
+os.execv("/bin/cat", ["cat", "/proc/self/status"])
+"""
+
+
+def test_rights_are_given_up_without_cap_setpcap() -> None:
+    """The bounding set stays then; because of no_new_privs root gets nothing back by execve(2)."""
+    without = ("setpriv", "--bounding-set=-setpcap", "--inh-caps=-setpcap")
+    shown = run(*without, sys.executable, "-c", GIVES_UP)
+    fields = dict(line.split(":\t") for line in shown.splitlines() if ":\t" in line)
+    assert fields["NoNewPrivs"] == "1"
+    assert int(fields["CapBnd"], 16) != 0
+    assert [int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == [0] * 4
 
 
 def test_lockdown_is_read_without_securityfs(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from fserr_bpf.outputs.formats import FORMATS
 from fserr_bpf.probes.attached import AttachedProbes
 from fserr_bpf_compare.faults.scratch import scratch
 from tests.c_reader import COMPILER
-from tests.live.conftest import BY_NAME, DEADLINE_SECONDS
+from tests.live.conftest import BY_NAME, DEADLINE_SECONDS, wait_until
 from tests.live.taken import Taken, compile_client, taken
 from tests.walk import Walk, walked
 
@@ -68,8 +68,11 @@ class Here(NamedTuple):
 
 
 @contextmanager
-def supervised(client: Taken, attached: AttachedProbes) -> Iterator[Callable[[], Walk]]:
-    """Answers the client's next call each time, and says how; at the end all that are left."""
+def supervised(client: Taken, attached: AttachedProbes) -> Iterator[Callable[..., Walk]]:
+    """Answers the client's next call each time, and says how; at the end all that are left.
+
+    It goes on until what it is given is true.
+    """
     with ExitStack() as stack:
         loop = stack.enter_context(Loop())
 
@@ -90,12 +93,18 @@ def supervised(client: Taken, attached: AttachedProbes) -> Iterator[Callable[[],
             )
         )
 
-        def answer() -> Walk:
+        def turn_until(done: Callable[[], bool]) -> bool:
+            loop.call_at(0, loop.stop)
+            loop.run()
+            return done()
+
+        def answer(done: Callable[[], bool] = lambda: True) -> Walk:
             if not select.select([client.listener], [], [], DEADLINE_SECONDS)[0]:
                 pytest.fail("no call came")
             loop.call_at(0, loop.stop)
             with walked() as walk:
                 loop.run()
+            wait_until(lambda: done() or turn_until(done), "the answer")
             return walk
 
         yield answer
@@ -125,17 +134,23 @@ def mounts_have_changed(walk: Walk) -> bool:
     return any(stay.function == "MountWatch.changed" for stay in walk.stays)
 
 
+def waits_for_input(pid: int) -> bool:
+    """Whether it is in read(2) of its standard input."""
+    return Path(f"/proc/{pid}/syscall").read_text().startswith("0 0x0 ")
+
+
 @pytest.mark.skipif(COMPILER is None, reason="no C compiler (cc)")
 def test_walk_of_a_mark_call(attached: AttachedProbes, tmp_path: Path) -> None:
     program = compile_client(tmp_path)
     with (
         scratch("ext4") as fs,
-        taken(program, f"{INIT} wait {MARK} {fs.mount_point}") as client,
+        taken(program, f"{INIT} {MARK} {fs.mount_point} wait {MARK} {fs.mount_point}") as client,
         supervised(client, attached) as answer,
     ):
         answer()
+        answer(lambda: waits_for_input(client.process.pid))
         client.go_on()
         walk = answer()
-        assert client.lines() == ["init 3", "wait 1", "mark 0"]
+        assert client.lines() == ["init 3", "mark 0", "wait 1", "mark 0"]
     wanted = documented("The walk of one mark call", kprobes=attached.kernel.kprobes)
     assert walk.modules() == wanted
