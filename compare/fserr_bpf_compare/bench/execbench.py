@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fserr_bpf.errors import LabError
+from fserr_bpf_compare.bench import bareasking
 from fserr_bpf_compare.faults.scratch import Scratch, run, scratch
 
-CALL_TARGET = 300e3  # nanoseconds for one of the two calls, emulated
+CALL_TARGET = 3  # times the least that asking a supervisor costs
+INIT_TARGET = 1.25  # times what fanotify_init(2) takes natively
 OTHER_TARGET = 50  # nanoseconds more for every other system call
 EVENT_TARGET = 10e6  # nanoseconds from the error to the read, the 99th of 100
 
@@ -22,10 +24,14 @@ _TIMEOUT = 120.0  # seconds
 
 
 class Times(NamedTuple):
-    """Nanoseconds: medians of one call, and the 99th of 100 events from error to read."""
+    """Nanoseconds: medians of one call, and the 99th of 100 events from error to read.
+
+    ``mark`` is a group's first for errors, ``ordinary`` one for other events.
+    """
 
     init: float
     mark: float
+    ordinary: float
     other: float
     event: float
     event_p99: float
@@ -57,26 +63,42 @@ def times(program: Path, fs: Scratch, options: Sequence[str] | None) -> Times:
     )
     if done.returncode:
         raise LabError(f"{program.name}: {done.stderr.strip() or done.returncode}")
-    found = {
-        name: sorted(map(float, numbers))
-        for name, *numbers in (line.split() for line in done.stdout.splitlines())
-    }
+    found = _numbers(done.stdout)
     events = found["event"]
     return Times(
         init=statistics.median(found["init"]),
         mark=statistics.median(found["mark"]),
+        ordinary=statistics.median(found["ordinary"]),
         other=statistics.median(found["other"]),
         event=statistics.median(events),
         event_p99=events[len(events) * 99 // 100],
     )
 
 
-def measure() -> dict[str, Times]:
-    """Natively, and under exec by default and with --exact."""
+def _numbers(output: str) -> dict[str, list[float]]:
+    lines = (line.split() for line in output.splitlines())
+    return {name: sorted(map(float, numbers)) for name, *numbers in lines}
+
+
+class Measured(NamedTuple):
+    """``asking``: nanoseconds of a mark that the least of all supervisors lets through."""
+
+    asking: float
+    times: dict[str, Times]
+
+
+def measure() -> Measured:
+    """Natively, and under exec by default and with --exact. Raises LabError."""
     with scratch("ext4") as fs, tempfile.TemporaryDirectory() as folder:
         program = client(Path(folder))
-        return {
+        try:
+            asked = bareasking.output_of([str(program), str(fs.mount_point)], _TIMEOUT)
+        except subprocess.SubprocessError as error:
+            raise LabError(f"{program.name}: {error}") from error
+        asking = statistics.median(_numbers(asked)["ordinary"])
+        found = {
             "native": times(program, fs, None),
             "exec": times(program, fs, ()),
             "exec --exact": times(program, fs, ("--exact",)),
         }
+    return Measured(asking, found)
