@@ -28,7 +28,7 @@ from uuid import uuid4
 
 from fserr_bpf.exec.workers import NAME
 from fserr_bpf_compare.faults.scratch import Scratch, scratch
-from tests.live.hostile import FITHAW
+from tests.live.attacker import FITHAW
 
 TOKEN = "FSERR_TEST_TOKEN"
 COMMAND = str(Path(sys.executable).with_name("fserr-bpf"))

@@ -18,8 +18,9 @@ import pytest
 
 from fserr_bpf_compare.faults.scratch import scratch
 from tests.exec_clients import under_exec
+from tests.live.attacker import TOKEN
 from tests.live.conftest import IN_LAB, require_mark
-from tests.live.hostile import ATTEMPTS, TOKEN
+from tests.live.hostile import ATTEMPTS
 
 pytestmark = [
     pytest.mark.root,
