@@ -53,8 +53,8 @@ def report_of_entry(
     """What a probe saw.
 
     It merges as ``fanotify_should_merge()`` says: by the task, with its start because numbers
-    are used again, and with the records of the proposal by what failed and where. The end of a
-    file system merges with nothing before it.
+    are used again, and with the records of the proposal by what failed and where. Some reports
+    of `proposed` merge among themselves only.
     """
     record = entry.record
     place = place_of(entry.place)
@@ -72,7 +72,7 @@ def report_of_entry(
         inode=inode,
         place=place,
         reachable=not unnamed and not says_bad_inode(record),
-        merge_key=(task, report.end, inforecords.apart(record, report.error, flags)),
+        merge_key=(task, report.merges_as, inforecords.apart(record, report.error, flags)),
     )
 
 

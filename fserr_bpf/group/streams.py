@@ -37,6 +37,7 @@ _WORDS = {
 }
 
 _HAS_INODE = int(Flag.HAS_INODE)
+_END = "end"
 _UNFINISHED = int(Flag.IGET)
 _SICK_CORE = int(Flag.SICK_CORE)
 
@@ -44,12 +45,13 @@ _SICK_CORE = int(Flag.SICK_CORE)
 class Report(NamedTuple):
     """One error as ``fsnotify_sb_error()`` gets it: signed errno, with an inode or without.
 
-    ``end``: it is the end of the file system, which must not disappear in another event.
+    ``merges_as``: it merges with reports of the same word only. The end of a file system must
+    not disappear in another event, and what a device is counted for not hide the file.
     """
 
     error: int
     inode: bool
-    end: bool = False
+    merges_as: str = ""
 
 
 Rule = Callable[[Record], Report | None]
@@ -123,17 +125,22 @@ def _writeback(record: Record) -> Report:
 def _proposed_ext4(record: Record) -> Report:
     """``remount,abort`` is reported like an error, and is an end."""
     report = _positive(record)
-    return report._replace(end=report.error == ESHUTDOWN)
+    return report._replace(merges_as=_END if report.error == ESHUTDOWN else "")
 
 
 def _proposed_abort(record: Record) -> Report:
     report = _abort(record)
-    return report._replace(end=report.error == ESHUTDOWN)
+    return report._replace(merges_as=_END if report.error == ESHUTDOWN else "")
 
 
 def _end(record: Record) -> Report:
     """The file system has ended: the probes tell it once."""
-    return Report(abs(record.error), False, end=True)
+    return Report(abs(record.error), False, _END)
+
+
+def _device(record: Record) -> Report:
+    """What btrfs counts for one of its devices."""
+    return Report(abs(record.error), False, "device")
 
 
 def _sick_core(record: Record) -> Report | None:
@@ -190,6 +197,7 @@ RULES: Mapping[Stream, Mapping[int, Rule]] = {
     | dict.fromkeys(UNSENT, _positive)
     | dict.fromkeys(ENDS, _end)
     | {
+        Probe.BTRFS_DEVICE: _device,
         Probe.EXT4_ABORT: _proposed_abort,
         Probe.XFS_BUF_IOERROR: _positive,
         Probe.XFS_BUF_VERIFIER: _positive,

@@ -125,6 +125,20 @@ def test_the_end_of_a_file_system_merges_with_no_error() -> None:
     assert reasons == ["", "corruption"]
 
 
+def test_what_btrfs_counts_for_a_device_hides_no_file() -> None:
+    """Both are of the task that writes, and the device's comes first."""
+    group = group_of(WHOLE)
+    counted = record(Probe.BTRFS_DEVICE, error=-errno.EIO)
+    failed = record(Probe.WRITEBACK, error=-errno.EIO, flags=Flag.HAS_INODE, ino=257)
+    for seen in (counted, failed, counted, failed):
+        group.insert(observed(seen))
+    events = errors_in(group)
+    assert [(event.error_count, event.handle is None) for event in events] == [
+        (2, True),
+        (2, False),
+    ]
+
+
 def test_an_error_is_named_by_the_attachment_that_saw_it() -> None:
     probes = StubProbes(KPROBES)
     names = ("ext4_handle_error", "jbd2_journal_abort")
