@@ -46,6 +46,7 @@ MAIN_JOB = (
 )
 TESTS = (
     *MAIN_JOB,
+    "test_elsewhere.py",
     "test_visibility.py",
     "test_visibility_places.py",
     "test_visibility_views.py",
