@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+from fserr_bpf.cli.feeds import AttachedFeed, Feed, MonitorFeed
 from fserr_bpf.cli.marks import add_mark_options, marks_of, visibility_of
 from fserr_bpf.cli.options import add_paths, add_stream, seconds
 from fserr_bpf.cli.ready import Readiness, add_ready
@@ -31,15 +32,15 @@ from fserr_bpf.cli.watching import (
     stop_signals,
 )
 from fserr_bpf.errors import FserrError, UsageError
-from fserr_bpf.group.statistics import DropReason
 from fserr_bpf.kernel.privileges import drop
 from fserr_bpf.model.event import FsErrorEvent
 from fserr_bpf.monitor import Monitor
 from fserr_bpf.outputs.state import change_line
+from fserr_bpf.service.statefile import FOLDER
 from fserr_bpf.symbolize import Symbolizer
 from fserr_bpf.top import report
 from fserr_bpf.top.ages import Ages
-from fserr_bpf.top.model import Board, FileSystem, Order, Snapshot
+from fserr_bpf.top.model import Board, Order, Snapshot
 from fserr_bpf.top.places import Places
 
 if TYPE_CHECKING:
@@ -87,6 +88,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--json", action="store_true", help="with --once: one object for programs")
     add_ready(parser)
+    parser.add_argument(
+        "--attach",
+        nargs="?",
+        const=os.path.join(FOLDER, "events.sock"),
+        metavar="SOCKET",
+        help="show what a service sees, by its socket (default: %(const)s), without probes and "
+        "root; no marks and no stream go with it",
+    )
     parser.set_defaults(function=run)
 
 
@@ -101,6 +110,8 @@ def run(arguments: argparse.Namespace) -> int:
         _check_rich()
     if not arguments.once:
         _check_terminal()
+    if arguments.attach is not None:
+        return _attached(arguments)
     check_rights(None)
     with (
         Readiness(arguments.ready_fd) as readiness,
@@ -116,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
         ExitStack() as stack,
     ):
         places = stack.enter_context(_places(arguments)) if arguments.detail else None
-        watch = _Watch(monitor, places)
+        watch = _Watch(MonitorFeed(monitor), places)
         if arguments.once:
             announce(monitor)
         if monitor.helper:
@@ -128,6 +139,23 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             _Live(watch, arguments.interval).run(stop)
             say(str(monitor.statistics()))
+    return 0
+
+
+def _attached(arguments: argparse.Namespace) -> int:
+    """As `run`, by the probes of a service."""
+    if marks_of(arguments) or arguments.ignore or arguments.cgroup or arguments.container:
+        raise UsageError("--attach shows what the service watches", "leave marks out")
+    with (
+        Readiness(arguments.ready_fd) as readiness,
+        stop_signals() as stop,
+        AttachedFeed(arguments.attach) as feed,
+    ):
+        readiness.signal()
+        if arguments.once:
+            _once(_Watch(feed, None), stop, arguments)
+        else:
+            _Live(_Watch(feed, None), arguments.interval).run(stop)
     return 0
 
 
@@ -151,70 +179,48 @@ def _check_terminal() -> None:
 
 
 class _Watch:
-    """A monitor and all that has come from it."""
+    """A feed and all that has come from it."""
 
-    def __init__(self, monitor: Monitor, places: Places | None) -> None:
-        self.monitor = monitor
+    def __init__(self, feed: Feed, places: Places | None) -> None:
+        self.feed = feed
         self._places = places
         self.board = Board()
-        self.blind = monitor.blind()
+        self.blind = feed.blind()
         self._news = deque[str](maxlen=_NEWS_KEPT)
-        self._follow()
+        self.board.watch(feed.file_systems())
 
     def take(self) -> bool:
         """Everything that waits now; False if that is nothing."""
         changed = False
-        for event in self.monitor.read_events():
+        for event in self.feed.read_events():
             self.board.add(event)
             if self._places:
                 self._places.see(event)
             changed = True
-        news = self.monitor.news()
-        if news:
-            self._follow()
-        if self.monitor.states:
-            news += map(change_line, filter(is_news, self.monitor.states.changes()))
-        self._news += news
-        return changed or bool(news)
+        news, changes = self.feed.news(), self.feed.changes()
+        if news or changes:
+            self.board.watch(self.feed.file_systems())
+        self._news += [*news, *map(change_line, filter(is_news, changes))]
+        return changed or bool(news) or bool(changes)
 
     def snapshot(self) -> Snapshot:
         """What has come so far; files that were found since are named in it."""
-        snapshot, names = self.board.snapshot(), self.monitor.names
-        if self.monitor.states:
-            states = {state.dev: state for state in self.monitor.states.states()}
-            snapshot = snapshot._replace(states=states)
+        states = {state.dev: state for state in self.feed.states()}
+        snapshot = self.board.snapshot()._replace(states=states)
         if self._places:
             snapshot = self._places.named(snapshot)
-        if names is None:
-            return snapshot
         return snapshot._replace(
             events=tuple(
-                names.complete(event) if isinstance(event, FsErrorEvent) else event
+                self.feed.complete(event) if isinstance(event, FsErrorEvent) else event
                 for event in snapshot.events
             )
         )
 
-    def _follow(self) -> None:
-        self.board.watch(
-            FileSystem(m.fsid, m.dev, m.device, m.mount_point, m.fstype) for m in self.monitor.marks
-        )
-
-    def lost(self) -> dict[str, int]:
-        """Errors that were seen but are in no event, by the reason."""
-        statistics = self.monitor.statistics()
-        return {
-            why: statistics.dropped[why] for why in (DropReason.RING_FULL, DropReason.QUEUE_FULL)
-        }
-
-    def missed(self) -> dict[str, int]:
-        """Runs of a probe that the kernel skipped, where there were any."""
-        return {name: n for name, n in self.monitor.statistics().missed.items() if n}
-
     def notices(self) -> list[str]:
         """Blind spots, losses and the last news, in words."""
         lines = [f"cannot see {', '.join(what)}: {why}" for why, what in self.blind.items()]
-        lines += [f"{n} errors lost: {reason}" for reason, n in self.lost().items() if n]
-        lines += [f"{n} errors missed by {probe}" for probe, n in self.missed().items()]
+        lines += [f"{n} errors lost: {reason}" for reason, n in self.feed.lost().items() if n]
+        lines += [f"{n} errors missed by {probe}" for probe, n in self.feed.missed().items()]
         return [*lines, *self._news]
 
 
@@ -224,12 +230,12 @@ def _once(watch: _Watch, stop: int, arguments: argparse.Namespace) -> None:
     stopped: frozenset[int] = frozenset()
     while not stopped and (left := begin + arguments.interval - time.monotonic()) > 0:
         watch.take()
-        stopped = watch.monitor.wait(left, {stop: select.POLLIN})
+        stopped = watch.feed.wait(left, {stop: select.POLLIN})
     watch.take()
-    snapshot, stream = watch.snapshot(), str(arguments.stream)
+    snapshot, stream = watch.snapshot(), watch.feed.stream
     if arguments.json:
         seen = report.Seen(
-            stream, time.monotonic() - begin, watch.lost(), watch.missed(), watch.blind
+            stream, time.monotonic() - begin, watch.feed.lost(), watch.feed.missed(), watch.blind
         )
         print(report.dumps(snapshot, seen))
         return
@@ -265,7 +271,7 @@ class _Live:
                 if left <= 0:
                     self._draw(screen)
                     left = self._due - time.monotonic()
-                ready = self._watch.monitor.wait(None if left == math.inf else max(left, 0), masks)
+                ready = self._watch.feed.wait(None if left == math.inf else max(left, 0), masks)
                 if stop in ready:
                     if set(os.read(stop, _SIGNALS)) != {signal.SIGWINCH}:
                         return
@@ -287,9 +293,7 @@ class _Live:
 
         if not self._paused:
             self._snapshot, self._notices = self._watch.snapshot(), self._watch.notices()
-        frame = view.Frame(
-            str(self._watch.monitor.stream), self._order, self._paused, self._notices
-        )
+        frame = view.Frame(self._watch.feed.stream, self._order, self._paused, self._notices)
         ages, size = Ages(time.time_ns()), screen.size()
         screen.draw(view.render(self._snapshot, frame, ages, *size), size)
         self._drawn = time.monotonic()

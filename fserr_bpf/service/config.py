@@ -14,6 +14,7 @@ from fserr_bpf.outputs.classes import MessageClass
 from fserr_bpf.service.description import (
     QUEUE,
     Description,
+    EventSocket,
     File,
     Full,
     Hook,
@@ -31,7 +32,7 @@ _LONGEST = 86400.0
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _TOP = (
     "paths, mark, ignore, superblock-errors, all-namespaces, cgroup, container, stream, detail, "
-    "user, state, journal, file, hook, prometheus"
+    "user, state, journal, file, socket, hook, prometheus"
 )
 _QUEUEING = "classes, queue, drop"
 
@@ -89,9 +90,11 @@ def _description(path: str, top: Table) -> Description:
 def _service(top: Table) -> Service:
     folder = top.convert("state", _absolute, top.take("state", str, FOLDER))
     journals = [table for table in [top.table("journal")] if table]
-    outputs: list[Journal | File | Hook] = [
+    sockets = [table for table in [top.table("socket")] if table]
+    outputs: list[Journal | File | EventSocket | Hook] = [
         *(_journal(table) for table in journals),
         *(_file(table) for table in top.tables("file")),
+        *(_socket(table, folder) for table in sockets),
         *(_hook(table) for table in top.tables("hook")),
     ]
     names = [output.name for output in outputs]
@@ -119,6 +122,14 @@ def _file(table: Table) -> File:
     file = File(path, form, _queueing(table))
     table.finish(f"path, format, {_QUEUEING}")
     return file
+
+
+def _socket(table: Table, folder: str) -> EventSocket:
+    default = os.path.join(folder, "events.sock")
+    path = table.convert("path", _absolute, table.take("path", str, default))
+    found = EventSocket(path, table.take("group", str), _queueing(table))
+    table.finish(f"path, group, {_QUEUEING}")
+    return found
 
 
 def _hook(table: Table) -> Hook:

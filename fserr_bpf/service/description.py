@@ -74,6 +74,23 @@ class Hook:
 
 
 @dataclass(frozen=True, slots=True)
+class EventSocket:
+    """A socket at ``path`` for readers of ``group``; None is the group of this process.
+
+    The limits of the queue are those of each reader.
+    """
+
+    path: str
+    group: str | None = None
+    queueing: Queueing = Queueing()
+
+    @property
+    def name(self) -> str:
+        """For messages and metrics."""
+        return f"socket {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
 class Prometheus:
     """``textfile`` for node_exporter, ``listen`` (host, port) for scrapes; either may be None."""
 
@@ -89,7 +106,7 @@ class Service:
     """
 
     folder: str
-    outputs: tuple[Journal | File | Hook, ...] = ()
+    outputs: tuple[Journal | File | EventSocket | Hook, ...] = ()
     prometheus: Prometheus | None = None
 
 

@@ -23,7 +23,8 @@ from fserr_bpf.outputs.classes import class_of
 from fserr_bpf.outputs.journal import JournalSocket
 from fserr_bpf.outputs.schema import Message
 from fserr_bpf.service import report as reports
-from fserr_bpf.service.description import File, Hook, Journal, Prometheus, Service
+from fserr_bpf.service.description import EventSocket, File, Hook, Journal, Prometheus, Service
+from fserr_bpf.service.eventsocket import SocketOutput
 from fserr_bpf.service.filetarget import FileTarget
 from fserr_bpf.service.hookoutput import HookOutput
 from fserr_bpf.service.output import Output, OutputState
@@ -55,7 +56,7 @@ class Running(Closing):
             self._state = Published(os.path.join(service.folder, FILE))
             self._prometheus = _Prometheus(service.prometheus, self.newest)
             self._closing = stack.pop_all()
-        self._leaving: list[Output | Published] = []
+        self._leaving: list[Output | SocketOutput] = []
         self._news: list[str] = []
         self._errors = Counter[Counted]()
         self._report: Report | None = None
@@ -66,13 +67,18 @@ class Running(Closing):
         if user is not None:
             _give_to(service.folder, user)
 
-    def _output(self, spec: Journal | File) -> Output:
+    def _output(self, spec: Journal | File | EventSocket) -> Output | SocketOutput:
+        def notify() -> None:
+            os.eventfd_write(self._wake, 1)
+
+        if isinstance(spec, EventSocket):
+            return SocketOutput(spec, notify)
         target = (
             FileTarget(spec.path, spec.format)
             if isinstance(spec, File)
             else JournalSocket(spec.socket)
         )
-        return Output(spec.name, target, spec.queueing, lambda: os.eventfd_write(self._wake, 1))
+        return Output(spec.name, target, spec.queueing, notify)
 
     def lock(self, lock: Callable[[set[str]], bool]) -> bool:
         """Have ``lock`` forbid writing but in the folders of now; returns what it does."""
@@ -276,7 +282,7 @@ class _Prometheus(Closing):
 
 def _folders(service: Service) -> set[str]:
     """Where files are written; of devices they are themselves, not their folder."""
-    paths = [each.path for each in service.outputs if isinstance(each, File)]
+    paths = [each.path for each in service.outputs if isinstance(each, File | EventSocket)]
     if service.prometheus and service.prometheus.textfile:
         paths.append(service.prometheus.textfile)
     places = {path if path.startswith("/dev/") else os.path.dirname(path) for path in paths}

@@ -18,8 +18,9 @@ import pytest
 
 from fserr_bpf.service.sequence import FILE, Sequence
 from fserr_bpf_compare.faults.scratch import scratch
-from tests.live.conftest import BY_NAME, wait_until
-from tests.live.test_run_cli import running
+from fserr_bpf_compare.ready import Ready
+from tests.live.conftest import ATTACH_SECONDS, BY_NAME, wait_until
+from tests.live.test_run_cli import COMMAND, running
 from tests.unit.test_journal import fields
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("fast_attaching")]
@@ -55,6 +56,26 @@ def state_of(folder: Path) -> dict[str, Any]:
     return state
 
 
+@contextmanager
+def attached_top(path: Path) -> Iterator[dict[str, Any]]:
+    """``top --attach`` meanwhile; what it has seen is known afterwards."""
+    words = ("top", "--attach", str(path), "--once", "--json", "--interval", "600")
+    seen: dict[str, Any] = {}
+    with (
+        Ready() as ready,
+        subprocess.Popen(
+            [COMMAND, *words, *ready.options], stdout=subprocess.PIPE, pass_fds=ready.pass_fds
+        ) as top,
+    ):
+        try:
+            assert ready.wait(ATTACH_SECONDS)
+            yield seen
+            top.send_signal(signal.SIGTERM)
+            seen |= json.loads(top.communicate(timeout=60)[0])
+        finally:
+            top.kill()
+
+
 def counted(text: str, name: str) -> dict[str, float]:
     """The values of a metric by its labels."""
     return {
@@ -78,12 +99,15 @@ def test_one_error_is_in_every_output(scratch_space: Path) -> None:
         config.write_text(
             f'paths = ["{fs.mount_point}"]\nstate = "{folder}"\n'
             f'[journal]\nsocket = "{scratch_space}/journal"\n'
-            f'[[file]]\npath = "{as_json}"\n[[file]]\npath = "{as_text}"\nformat = "text"\n'
+            f'[socket]\n[[file]]\npath = "{as_json}"\n'
+            f'[[file]]\npath = "{as_text}"\nformat = "text"\n'
             f'[[hook]]\ncommand = "{hook}"\nclasses = ["corruption"]\n'
             f'[prometheus]\ntextfile = "{textfile}"\nlisten = "127.0.0.1:{port}"\n'
         )
         with running(scratch_space, "--config", str(config)) as monitor:
-            TRIGGER.cause(fs)
+            with attached_top(folder / "events.sock") as top:
+                TRIGGER.cause(fs)
+                wait_until(lambda: errors_in(as_json) == 1, "the error")
             told = [fields(journal.recv(9999))]
             while told[-1]["FSERR_CLASS"] != b"corruption":  # the state may come first
                 told.append(fields(journal.recv(9999)))
@@ -96,6 +120,8 @@ def test_one_error_is_in_every_output(scratch_space: Path) -> None:
             assert monitor.status("CapEff") == "0" * 16
             code, output = monitor.end(signal.SIGTERM)
     assert (code, output) == (0, b"")
+    assert [each["errors"] for each in top["file_systems"]] == [1]
+    assert top["stream"] == "proposed"
     assert told[0]["FSERR_CLASS"] == b"cleared"
     messages = lines_of(as_json)
     assert [each["id"]["seq"] for each in messages] == list(range(1, len(messages) + 1))

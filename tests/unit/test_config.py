@@ -18,6 +18,7 @@ from fserr_bpf.outputs.classes import MessageClass
 from fserr_bpf.service import config
 from fserr_bpf.service.description import (
     Description,
+    EventSocket,
     File,
     Full,
     Hook,
@@ -180,7 +181,7 @@ def test_example_is_right_and_has_every_key(tmp_path: Path) -> None:
     whole = [line.replace("/usr/local/sbin/on-file-system-error", "/bin/true") for line in whole]
     read = config.read(written(tmp_path, "\n".join(whole)))
     assert read.service is not None
-    assert [type(each) for each in read.service.outputs] == [Journal, File, Hook]
+    assert [type(each) for each in read.service.outputs] == [Journal, File, EventSocket, Hook]
     assert read.service.prometheus == Prometheus(
         "/var/lib/prometheus/node-exporter/fserr-bpf.prom", ("127.0.0.1", 9876)
     )

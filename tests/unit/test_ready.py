@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,3 +147,48 @@ def test_command_refuses_first_of_all(words: list[str]) -> None:
     assert done.stderr == (
         "fserr-bpf: --ready-fd 77 is not open; name a descriptor that is open for writing\n"
     )
+
+
+def test_service_manager_hears_that_it_is_alive_and_reloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As often as it wants, and not at every turn of the loop."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "240000000")
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+        with Readiness(None) as readiness:
+            assert readiness.alive_seconds == 120
+            assert not {"WATCHDOG_USEC", "WATCHDOG_PID"} & os.environ.keys()
+            readiness.alive()
+            readiness.alive()
+            assert manager.recv(100) == b"WATCHDOG=1"
+            with pytest.raises(BlockingIOError):
+                manager.recv(100)
+            readiness.reloading()
+            readiness.reloaded()
+            name, number = manager.recv(100).split(b"\nMONOTONIC_USEC=")
+            assert name == b"RELOADING=1"
+            assert 0 <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000 - int(number) < 10**8
+            assert manager.recv(100) == b"READY=1"
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "pid"), [("", ""), ("0", ""), ("soon", ""), ("240000000", "1")]
+)
+def test_watchdog_that_is_not_for_us(
+    microseconds: str, pid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", microseconds)
+        monkeypatch.setenv("WATCHDOG_PID", pid or str(os.getpid()))
+        with Readiness(None) as readiness:
+            assert readiness.alive_seconds is None
+            readiness.alive()
+            with pytest.raises(BlockingIOError):
+                manager.recv(100)
