@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -112,10 +113,9 @@ class Round:
         return self.out.read_text(errors="replace")
 
     def heard(self) -> int:
-        """How many errors the reader has counted."""
-        lines = self.said().splitlines()
-        numbers = [line for line in lines if line.startswith("heard ")]
-        return int(numbers[-1].split()[1]) if numbers else -1
+        """How many errors the reader has counted; a line may not be whole yet."""
+        numbers = re.findall(r"^heard (\d+)\n", self.said(), re.MULTILINE)
+        return int(numbers[-1]) if numbers else -1
 
     def begins(self) -> None:
         """Wait until the reader's group is marked."""
