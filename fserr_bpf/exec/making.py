@@ -39,6 +39,9 @@ from fserr_bpf.uapi.fanotify import (
 from fserr_bpf.uapi.proposed import PROPOSED_FLAGS
 from fserr_bpf.uapi.record import Probe
 
+NOT_FOR_ERRORS = "not for FAN_FS_ERROR"
+"""Why most marks are the kernel's."""
+
 _HANDLES = FAN_REPORT_FID | FAN_REPORT_DIR_FID
 _PERMISSIONS = FAN_CLASS_CONTENT | FAN_CLASS_PRE_CONTENT
 
@@ -86,7 +89,7 @@ class Making:
     def adopted(
         self, call: MarkCall, client: Client, known: Iterable[EmulatedGroup]
     ) -> EmulatedGroup | str:
-        """The group that a client asks for errors with a descriptor of the kernel's own.
+        """The group that a client marks with a descriptor of the kernel's own.
 
         One of ``known`` if that is its shadow already, otherwise a new one; or why the call is to
         be the kernel's. OSError with the errno that the client is to get.
@@ -104,7 +107,10 @@ class Making:
                 return reason
             for group in known:
                 if same_file(os.getpid(), fd, group.shadow.fileno()):
+                    group.shadow.judge(call)
                     return group
+            if not call.errors:
+                return NOT_FOR_ERRORS
             self._shadow(fd, flags).judge(call)
             kept = True
             return self._made(fd, flags, client, nonblocking=not os.get_blocking(fd))

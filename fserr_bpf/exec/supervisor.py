@@ -13,7 +13,7 @@ from fserr_bpf.exec.adoption import Adoptions
 from fserr_bpf.exec.fanotifycalls import InitCall, MarkCall
 from fserr_bpf.exec.group import EmulatedGroup
 from fserr_bpf.exec.loop import Loop
-from fserr_bpf.exec.making import MakeChannel, Making
+from fserr_bpf.exec.making import NOT_FOR_ERRORS, MakeChannel, Making
 from fserr_bpf.exec.markcall import MarkCalls, MarkRequest
 from fserr_bpf.exec.markrequest import MarkAnswer
 from fserr_bpf.exec.report import Outcome, Report
@@ -143,9 +143,13 @@ class Supervisor(Closing):
         )
 
     def _adopted(self, notification: Notification, call: MarkCall) -> EmulatedGroup | str:
-        """The group whose real one the call is for, or why it is the kernel's."""
-        if not call.errors:
-            return "not for FAN_FS_ERROR"
+        """The group whose real one the call is for, or why it is the kernel's.
+
+        Also one that takes marks away may come from a process with a descriptor of the kernel's
+        own of a group that is emulated by now.
+        """
+        if not (call.errors or (self._groups and (call.removes or call.flushes))):
+            return NOT_FOR_ERRORS
         return self._making.adopted(call, Client(notification.tid), self._groups.values())
 
     def _marked_first(

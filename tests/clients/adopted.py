@@ -24,6 +24,7 @@ from fserr_bpf.uapi.fanotify import (
     FAN_FS_ERROR,
     FAN_MARK_ADD,
     FAN_MARK_FILESYSTEM,
+    FAN_MARK_FLUSH,
     FAN_NONBLOCK,
     FAN_REPORT_DIR_FID,
     FAN_REPORT_FID,
@@ -180,6 +181,24 @@ def handed() -> None:
     print(read(group), flush=True)
     os.write(writer, b"x")
     os.waitpid(child, 0)
+
+
+def flushed() -> None:
+    """A child with a copy from before takes all marks away."""
+    group, (reader, writer) = group_of(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(reader, 1)
+        fanotify_mark(group, FAN_MARK_FLUSH | FAN_MARK_FILESYSTEM, 0, None)
+        os._exit(0)
+    ask(group)
+    cause()
+    wait(group)
+    print(read(group), flush=True)
+    os.write(writer, b"x")
+    os.waitpid(child, 0)
+    cause()
+    print(select.select([group], [], [], 0.2))
 
 
 def refused() -> None:

@@ -25,6 +25,7 @@ WAYS = {
     "polling": "True\nFalse 0x8000\nTrue\nFalse 0x8000",
     "sigio": "False\n0x8000",
     "handed": "0x8000\nchild 0x8000",
+    "flushed": "0x8000\n([], [], [])",
     "refused": "No such file or directory\nanon_inode:[fanotify]",
     "ordinary": "0x100 0x100 0x100\n0x200\n0x200\n0x200\nanon_inode:[fanotify]",
 }
