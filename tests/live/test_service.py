@@ -20,7 +20,7 @@ from fserr_bpf.service.sequence import FILE, Sequence
 from fserr_bpf_compare.faults.scratch import scratch
 from fserr_bpf_compare.ready import Ready
 from tests.live.conftest import ATTACH_SECONDS, BY_NAME, wait_until
-from tests.live.test_run_cli import COMMAND, running
+from tests.live.test_run_cli import COMMAND, require_exact_pid, running
 from tests.unit.test_journal import fields
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("fast_attaching")]
@@ -194,3 +194,49 @@ def test_trouble_of_outputs_and_of_the_file(scratch_space: Path) -> None:
     with Sequence(str(folder)) as sequence:
         assert sequence.run == last["run"]
     assert os.path.getsize(folder / FILE) == 56
+
+
+def accounted(file: Path) -> int:
+    """Errors of events, and those that are in losses."""
+    return sum(each.get("error_count", each.get("errors", 0)) for each in events_of(file))
+
+
+def events_of(file: Path) -> list[dict[str, Any]]:
+    return [each for each in lines_of(file) if each["type"] in ("fs_error", "lost")]
+
+
+def test_flood_is_accounted_for_by_each_output_alone(scratch_space: Path) -> None:
+    """One has room, one has little, one is full, and the socket's reader reads nothing."""
+    require_exact_pid()
+    errors, folder = 2000, scratch_space / "state"
+    roomy, tight = scratch_space / "roomy", scratch_space / "tight"
+    config = scratch_space / "config.toml"
+    with (
+        scratch("ext4") as fs,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stalled,
+    ):
+        config.write_text(
+            f'paths = ["{fs.mount_point}"]\nstate = "{folder}"\n[socket]\nqueue = 10\n'
+            f'[[file]]\npath = "{roomy}"\nqueue = 100000\n[[file]]\npath = "{tight}"\nqueue = 5\n'
+            '[[file]]\npath = "/dev/full"\nqueue = 5\n'
+        )
+        with running(scratch_space, "--config", str(config)) as monitor:
+            stalled.connect(str(folder / "events.sock"))
+            stalled.sendall(b"json\n")
+            assert stalled.recv(1)  # it is served from now on, and reads no more
+            # each by a process of its own: they do not merge
+            script = f'for i in $(seq {errors}); do (echo x > "$0"); done'
+            trigger = f"/sys/fs/ext4/{fs.device_name}/trigger_fs_error"
+            subprocess.run(["sh", "-c", script, trigger], check=True)
+            wait_until(lambda: accounted(roomy) == errors, "every error")
+            wait_until(lambda: accounted(tight) == errors, "every error or its loss")
+            wait_until(lambda: state_of(folder)["errors"]["delivered"] > 0, "the state file")
+            monitor.end(signal.SIGTERM)
+    seqs = [each["id"]["seq"] for each in lines_of(roomy)]
+    assert seqs == list(range(1, len(seqs) + 1))
+    assert {each["type"] for each in events_of(roomy)} == {"fs_error"}
+    assert len(seqs) > errors / 2
+    told = monitor.lines()
+    assert len([line for line in told if "/dev/full: No space left" in line]) == 1
+    seen, delivered, merged, dropped = monitor.account()
+    assert (seen, delivered + merged, dropped) == (errors, errors, 0)
