@@ -29,6 +29,7 @@ from tests.live.conftest import (
     BY_NAME,
     child_running,
     functions_of,
+    require_seen,
     wait_until,
     without_states,
 )
@@ -143,6 +144,7 @@ def test_a_bad_buffer_is_metadata_with_its_length(detailed: AttachedProbes) -> N
 
 def test_nobody_touches_a_bad_inode_for_its_name(detailed: AttachedProbes) -> None:
     fault = BY_NAME["xfs_inode"]
+    require_seen(fault, detailed)
     with scratch("xfs") as fs:
         fault.prepare(fs)
         mark = Mark.filesystem(str(fs.mount_point))
