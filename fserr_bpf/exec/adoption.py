@@ -90,7 +90,7 @@ class Adoptions:
                 if self._listener.replace(call, end, copy.number, cloexec=copy.cloexec)
             ]
             waiting = threads_that_wait(call.tid, numbers) if numbers else []
-            found = waiting_for(call.tid, ours) if numbers else []
+            found = waiting_for(call.tid, ours, numbers) if numbers else []
 
             def let_them_see() -> None:
                 signal.alarm(_LONGEST_SECONDS)

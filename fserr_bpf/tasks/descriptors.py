@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 from contextlib import suppress
 from struct import Struct
@@ -19,6 +20,7 @@ _PIDFD_THREAD = os.O_EXCL  # since 6.9
 _NR_KCMP, _NR_PIDFD_GETFD = 312, 438
 # include/uapi/linux/kcmp.h
 _KCMP_FILE, _KCMP_EPOLL_TFD = 0, 7
+_F_DUPFD_QUERY = 1027
 _EPOLL_SLOT = Struct("<III")  # struct kcmp_epoll_slot: efd, tfd, toff
 
 
@@ -32,13 +34,25 @@ class Copy(NamedTuple):
 def same_file(tid: int, fd: int, ours: int) -> bool:
     """Whether a task's descriptor is a copy of ``ours``: of the same open file description.
 
-    False as well where there is no such descriptor, or the kernel compares none (CONFIG_KCMP).
+    False as well where there is no such descriptor, or the kernel compares none: it has kcmp(2)
+    with CONFIG_KCMP, F_DUPFD_QUERY since 6.10.
     """
-    return _kcmp(tid, os.getpid(), _KCMP_FILE, fd, ours)
+    same = _kcmp(tid, os.getpid(), _KCMP_FILE, fd, ours)
+    if same is not None:
+        return same
+    copy = None
+    try:
+        copy = copy_descriptor(tid, fd)
+        return copy is not None and fcntl.fcntl(copy, _F_DUPFD_QUERY, ours) == 1
+    except OSError:
+        return False
+    finally:
+        if copy is not None:
+            os.close(copy)
 
 
-def same_in_epoll(tid: int, epoll: int, fd: int, place: int, ours: int) -> bool:
-    """The same of what an epoll instance of the task knows as ``fd``.
+def same_in_epoll(tid: int, epoll: int, fd: int, place: int, ours: int) -> bool | None:
+    """The same of what an epoll instance of the task knows as ``fd``; None without kcmp(2).
 
     There may be several that it knows so; ``place`` counts them.
     """
@@ -46,11 +60,12 @@ def same_in_epoll(tid: int, epoll: int, fd: int, place: int, ours: int) -> bool:
     return _kcmp(os.getpid(), tid, _KCMP_EPOLL_TFD, ours, slot)
 
 
-def _kcmp(one: int, other: int, what: int, first: object, second: object) -> bool:
+def _kcmp(one: int, other: int, what: int, first: object, second: object) -> bool | None:
+    """None where it is not there, or forbidden."""
     try:
         return syscall(_NR_KCMP, one, other, what, first, second) == 0
-    except OSError:
-        return False
+    except OSError as error:
+        return None if error.errno in (errno.ENOSYS, errno.EPERM) else False
 
 
 def copies(tid: int, ours: int) -> list[Copy]:

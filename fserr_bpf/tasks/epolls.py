@@ -12,7 +12,7 @@ import fcntl
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -42,15 +42,16 @@ class Waiting(NamedTuple):
     interests: list[Interest]
 
 
-def waiting_for(tid: int, file: int) -> list[Waiting]:
+def waiting_for(tid: int, file: int, fds: Collection[int]) -> list[Waiting]:
     """The epoll instances of a task that watch copies of our descriptor ``file``.
 
-    Raises ProcessLookupError when the task is gone.
+    ``fds`` are their numbers, which have to do where the kernel cannot compare. Raises
+    ProcessLookupError when the task is gone.
     """
     found = []
     try:
         for epoll in numbers(tid):
-            interests = _interests(tid, epoll, file)
+            interests = _interests(tid, epoll, file, fds)
             if interests and (copy := copy_descriptor(tid, epoll)) is not None:
                 found.append(Waiting(copy, interests))
     except BaseException:
@@ -78,7 +79,7 @@ def move(found: Sequence[Waiting], was: int, now: int) -> None:
             check(libc.epoll_ctl(epoll, _CTL_DEL, fd, event))
 
 
-def _interests(tid: int, epoll: int, was: int) -> list[Interest]:
+def _interests(tid: int, epoll: int, was: int, fds: Collection[int]) -> list[Interest]:
     try:
         if os.readlink(f"{tid}/fd/{epoll}", dir_fd=procfs.directory()) != _LINK:
             return []
@@ -89,7 +90,8 @@ def _interests(tid: int, epoll: int, was: int) -> list[Interest]:
     found = []
     for number, events, data in lines:
         fd = int(number)
-        if same_in_epoll(tid, epoll, fd, seen[fd], was):
+        same = same_in_epoll(tid, epoll, fd, seen[fd], was)
+        if same or (same is None and fd in fds and not seen[fd]):
             found.append(Interest(fd, int(events, 16), int(data, 16)))
         seen[fd] += 1
     return found

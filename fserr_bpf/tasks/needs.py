@@ -49,5 +49,8 @@ def _try(parent: int, address: int) -> FserrError | None:
         return error
     assert copied is not None
     if not same_file(parent, procfs.directory(), copied):
-        return KernelError("kcmp(2) does not compare descriptors", "use a kernel with CONFIG_KCMP")
+        return KernelError(
+            "descriptors of a client cannot be compared",
+            "use Linux 6.10, or a kernel with CONFIG_KCMP",
+        )
     return None

@@ -10,11 +10,14 @@ import pytest
 
 from fserr_bpf_compare.faults.scratch import Scratch, scratch
 from tests.exec_clients import SOURCES, told, under_exec
-from tests.live.conftest import DEADLINE_SECONDS, skip
+from tests.live.conftest import DEADLINE_SECONDS, kernel_version, skip
 from tests.live.exec_place import require_exact_kernel
+from tests.live.test_exec_needs import without
 from tests.live.test_exec_process import BOTH
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("file_systems")]
+
+NR_KCMP = 312
 
 # what the client prints at least, as the kernel has it
 WAYS = {
@@ -60,6 +63,26 @@ def test_what_is_seen_is_the_kernels(fs: Scratch, way: str, options: tuple[str, 
     assert WAYS[way] in native.stdout
     assert "nothing came" not in native.stdout
     assert (ours.returncode, ours.stdout) == (native.returncode, native.stdout)
+
+
+@pytest.mark.parametrize("way", ["epoll", "copies", "handed", "unread"])
+def test_where_kcmp_is_forbidden(fs: Scratch, way: str) -> None:
+    """As without CONFIG_KCMP; Linux 6.10 has another way to compare descriptors."""
+    require_exact_kernel()
+    if kernel_version() < (6, 10):
+        skip("this kernel has kcmp(2) only", expected=True)
+    trigger = f"/sys/fs/ext4/{fs.device_name}/trigger_fs_error"
+    client = [sys.executable, str(SOURCES / "adopted.py"), way, str(fs.mount_point), trigger]
+    done = subprocess.run(
+        under_exec(*client),
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE_SECONDS,
+        check=True,
+        preexec_fn=without(NR_KCMP),
+    )
+    assert told(done.stderr) == ""
+    assert WAYS[way] in done.stdout
 
 
 @BOTH
