@@ -84,11 +84,12 @@ class Published(Closing):
 
 
 def write_whole(path: str, data: bytes) -> None:
-    """The file has all of ``data`` or is as it was. Raises OSError."""
+    """The file, readable for all, has all of ``data`` or is as it was. Raises OSError."""
     beside = f"{path}.new"
     fd = os.open(
         beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
     )
     with open(fd, "wb") as file:
+        os.fchmod(fd, 0o644)  # it is for everybody, whatever the umask
         file.write(data)
     os.rename(beside, path)

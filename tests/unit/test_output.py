@@ -140,6 +140,17 @@ def test_published_file_is_whole_and_goes(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_published_file_is_readable_for_all_in_a_unit_too(tmp_path: Path) -> None:
+    """Whose umask is 0077."""
+    path = tmp_path / "state"
+    before = os.umask(0o077)
+    try:
+        write_whole(str(path), b"x")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
 def test_published_file_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     published = Published(str(folder / "state"))
