@@ -37,6 +37,12 @@ class Child(NamedTuple):
             self.process.wait(seconds)
 
 
+def command_of(module: str, *arguments: str) -> list[str]:
+    """What runs ``module`` of one of our packages, wherever they are."""
+    # -P: the current directory is anybody's, and this may run as root
+    return [sys.executable, "-P", _START, module, *arguments]
+
+
 def spawn(
     module: str,
     *arguments: str,
@@ -48,8 +54,7 @@ def spawn(
     ``output`` is both its standard output and its standard error. Raises OSError.
     """
     ours, theirs = channel_pair()
-    # -P: the current directory is anybody's, and this may run as root
-    command = [sys.executable, "-P", _START, module, str(theirs.fileno()), *arguments]
+    command = command_of(module, str(theirs.fileno()), *arguments)
     with theirs:
         try:
             process = subprocess.Popen(

@@ -58,7 +58,7 @@ RULE: dict[str, tuple[str, ...]] = {
     "top": ("errors", "closing", "uapi", "model", "outputs", "symbolize"),
     "fserr_bpf": ("model", "monitor"),
     "fserr_bpf_compare": (
-        *("errors", "closing", "uapi", "model", "codec", "kernel", "tasks", "probes"),
+        *("errors", "closing", "children", "uapi", "model", "codec", "kernel", "tasks", "probes"),
         *("outputs", "symbolize", "marks", "group", "monitor", "fserr_bpf"),
     ),
     "cli": (

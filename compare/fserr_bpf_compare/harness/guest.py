@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from types import FrameType
 from typing import NoReturn
 
+from fserr_bpf.children.spawn import command_of
 from fserr_bpf.errors import (
     AttachError,
     BccError,
@@ -143,11 +144,7 @@ def _in_namespace(cell: Cell) -> Cell:
         done = subprocess.run(
             [
                 *_UNSHARE,
-                sys.executable,
-                "-m",
-                "fserr_bpf_compare.harness.guest",
-                "--outside",
-                *map(str, fds),
+                *command_of("fserr_bpf_compare.harness.guest", "--outside", *map(str, fds)),
                 *words,
             ],
             stdout=subprocess.PIPE,

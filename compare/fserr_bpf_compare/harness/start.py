@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import fserr_bpf
+from fserr_bpf.children.spawn import command_of
 from fserr_bpf.errors import LabError
 from fserr_bpf_compare.machines import packages, vm
 from fserr_bpf_compare.machines.bootable import bootable
@@ -81,7 +81,7 @@ def run(
 
     ``arguments`` are a module and its words. ``take`` gets each line that it prints.
     """
-    command = [sys.executable, "-m", *arguments]
+    command = command_of(*arguments)
     stderr: list[bytes] = []
     streams = (_Lines(take), _Lines(stderr.append))
     try:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from fserr_bpf.children.spawn import command_of
 from fserr_bpf.errors import FserrError, LabError
 from fserr_bpf.probes import cache
 from fserr_bpf.probes.compiler import compile_programs, installed_compiler
@@ -40,7 +41,7 @@ def folder() -> Path:
 def command(image: Image) -> list[str]:
     """The process that compiles ahead for ``image``; it may be killed at any time."""
     paths = [str(image.vmlinuz), *([str(image.modules)] if image.modules else [])]
-    return [sys.executable, "-P", "-m", "fserr_bpf_compare.machines.programs", *paths]
+    return command_of("fserr_bpf_compare.machines.programs", *paths)
 
 
 def targets(image: Image, btf: Path) -> Iterator[Target]:
