@@ -11,7 +11,7 @@ RUN_PACKAGES := python3-bpfcc python3-venv e2fsprogs xfsprogs kmod
 LAB_PACKAGES := qemu-system-x86 busybox-static zstd
 COMPARE_PACKAGES := btrfs-progs f2fs-tools dosfstools dmsetup
 TEST_PACKAGES := gcc libc6-dev chromium chromium-driver tmux elfutils patch perl xz-utils postgresql systemd prometheus \
-	exfatprogs nilfs-tools jfsutils
+	exfatprogs nilfs-tools jfsutils ocfs2-tools
 # public programs that use fanotify
 CLIENT_PACKAGES := inotify-tools fatrace stress-ng
 DEB_PACKAGES := debhelper dh-python dpkg-dev lintian pandoc python3-all python3-msgpack python3-shtab

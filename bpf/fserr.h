@@ -41,10 +41,10 @@
 #define FSERR_PROBE_F2FS_ERROR 27
 #define FSERR_PROBE_F2FS_END 28
 #define FSERR_PROBE_FAT_ERROR 29
-#define FSERR_PROBE_EXFAT_ERROR 30
 #define FSERR_PROBE_NILFS2_ERROR 31
 #define FSERR_PROBE_JFS_ERROR 32
 #define FSERR_PROBE_CANARY 33 /* no error: its counter counts its runs */
+#define FSERR_PROBE_OCFS2_ERROR 34
 #define FSERR_PROBE_MAX 64
 
 /* flags */

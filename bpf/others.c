@@ -2,8 +2,8 @@
 /*
  * File systems with one function for every error of their metadata, whose first argument is
  * the superblock and which knows neither inode nor error number:
- * __fat_fs_error() (fs/fat/misc.c), __exfat_fs_error() (fs/exfat/misc.c),
- * __nilfs_error() (fs/nilfs2/super.c), jfs_error() (fs/jfs/super.c).
+ * __fat_fs_error() (fs/fat/misc.c), __nilfs_error() (fs/nilfs2/super.c),
+ * jfs_error() (fs/jfs/super.c), __ocfs2_error() (fs/ocfs2/super.c).
  */
 static __always_inline int superblock_error(struct pt_regs *ctx, u8 probe)
 {
@@ -20,9 +20,9 @@ int kprobe_fat_error(struct pt_regs *ctx)
 	return superblock_error(ctx, FSERR_PROBE_FAT_ERROR);
 }
 
-int kprobe_exfat_error(struct pt_regs *ctx)
+int kprobe_ocfs2_error(struct pt_regs *ctx)
 {
-	return superblock_error(ctx, FSERR_PROBE_EXFAT_ERROR);
+	return superblock_error(ctx, FSERR_PROBE_OCFS2_ERROR);
 }
 
 int kprobe_nilfs2_error(struct pt_regs *ctx)

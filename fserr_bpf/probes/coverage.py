@@ -67,9 +67,9 @@ SEEN: tuple[Seen, ...] = (
     Seen("f2fs", "corrupt metadata", (Probe.F2FS_ERROR,)),
     Seen("f2fs", "the end: checkpoints stopped", (Probe.F2FS_END,)),
     Seen("vfat", "errors of metadata", (Probe.FAT_ERROR,)),
-    Seen("exfat", "errors of metadata", (Probe.EXFAT_ERROR,)),
     Seen("nilfs2", "errors of metadata", (Probe.NILFS2_ERROR,)),
     Seen("jfs", "errors of metadata", (Probe.JFS_ERROR,)),
+    Seen("ocfs2", "errors of metadata", (Probe.OCFS2_ERROR,)),
     Seen("", "writes of data that fail in the page cache", (Probe.WRITEBACK,)),
 )
 
@@ -117,8 +117,19 @@ UNSEEN: tuple[Unseen, ...] = (
         r"BTRFS: error \(device [^)]*state \w*E",
         "btrfs calls again for whatever ends with its transaction; the end has been told",
     ),
-    Unseen("ocfs2", "errors of metadata", r"OCFS2: ERROR", "not tried: it needs a cluster"),
-    Unseen("gfs2", "withdraws", r"GFS2: fsid=.* withdraw", "not tried: it needs a cluster"),
+    Unseen(
+        "jfs",
+        "everything, up to 6.12 at least, unless its log is on another device",
+        r"ERROR: \(device ",
+        "it has no fsid then: the kernel takes no mark",
+    ),
+    Unseen("exfat", "everything", r"exFAT-fs ", "it has no file handles: no kernel takes a mark"),
+    Unseen(
+        "gfs2",
+        "withdraws",
+        r"GFS2: fsid=",
+        "no probe: none was caused here; failed writes are seen",
+    ),
     Unseen(
         "squashfs", "everything", r"SQUASHFS error", "it reports to nobody and is never written"
     ),

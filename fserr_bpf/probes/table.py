@@ -309,10 +309,10 @@ PROBES: tuple[ProbeSpec, ...] = (
         "errors of FAT metadata",
     ),
     ProbeSpec(
-        Probe.EXFAT_ERROR,
-        "exfat",
-        (_kprobe("__exfat_fs_error", "exfat_error"),),
-        "errors of exFAT metadata",
+        Probe.OCFS2_ERROR,
+        "ocfs2",
+        (_kprobe("__ocfs2_error", "ocfs2_error"),),
+        "errors of ocfs2 metadata",
     ),
     ProbeSpec(
         Probe.NILFS2_ERROR,
@@ -345,7 +345,7 @@ UNSENT = frozenset(
     {
         *(Probe.EXT4_GROUP_LOCKED, Probe.XFS_CORRUPTION, Probe.XFS_BUF_CORRUPT),
         *(Probe.BTRFS_ERROR, Probe.BTRFS_DEVICE, Probe.F2FS_ERROR, Probe.FAT_ERROR),
-        *(Probe.EXFAT_ERROR, Probe.NILFS2_ERROR, Probe.JFS_ERROR),
+        *(Probe.OCFS2_ERROR, Probe.NILFS2_ERROR, Probe.JFS_ERROR),
     }
 )
 ENDS = frozenset({Probe.EXT4_END, Probe.XFS_END, Probe.BTRFS_END, Probe.F2FS_END})

@@ -45,10 +45,10 @@ class Probe(IntEnum):
     F2FS_ERROR = 27
     F2FS_END = 28
     FAT_ERROR = 29
-    EXFAT_ERROR = 30
     NILFS2_ERROR = 31
     JFS_ERROR = 32
     CANARY = 33
+    OCFS2_ERROR = 34
 
 
 class Flag(IntFlag):

@@ -221,7 +221,7 @@ def file_systems() -> None:
     for fstype in ("ext4", "xfs", "btrfs"):
         if fstype not in known:
             subprocess.run(["modprobe", fstype], check=True)
-    for fstype in ("f2fs", "vfat", "exfat", "nilfs2", "jfs"):  # not every kernel has them
+    for fstype in ("f2fs", "vfat", "nilfs2", "jfs", "ocfs2"):  # not every kernel has them
         subprocess.run(["modprobe", "--quiet", fstype], check=False)
 
 

@@ -32,7 +32,7 @@ HIDDEN_ON_5_10 = {
     *("btrfs_error", "btrfs_device", "btrfs_end"),
 }
 # their modules are loaded by those who have such file systems
-RARE = re.compile("f2fs|fat|exfat|nilfs2|jfs")
+RARE = re.compile("f2fs|fat|nilfs2|jfs|ocfs2")
 # enough to see everything that the kernel itself reports, and everything of 7.x
 SEEING = ("native", "fserror")
 

@@ -511,10 +511,13 @@ def test_one_that_takes_no_mark_does_not_end_the_others(attached: AttachedProbes
         MarkTable([Mark.filesystem("/proc")])
 
 
-@pytest.mark.parametrize("fstype", ["vfat", "nilfs2", "jfs"])
+@pytest.mark.parametrize("fstype", ["vfat", "nilfs2", "jfs", "ocfs2"])
 def test_of_each_type_on_a_disk_something_is_heard(fstype: str, attached: AttachedProbes) -> None:
     with made(fstype) as fs:
-        assert fs.dev in MarkTable(None).devices()
+        table = MarkTable(None)
+        if fstype == "jfs" and "has no fsid" in table.skipped.get(fs.dev, ""):
+            skip(f"told, and the documents say so: {table.skipped[fs.dev]}", expected=True)
+        assert fs.dev in table.devices()
         marks = [Mark.filesystem(str(fs.mount_point))]
         with Monitor(marks, states=True, attached=attached) as monitor:
             missing = monitor.not_seen(fstype)

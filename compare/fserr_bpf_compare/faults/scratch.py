@@ -21,7 +21,7 @@ from fserr_bpf.uapi.dev import Dev
 from fserr_bpf_compare.signals_blocked import signals_blocked
 
 # mkfs.xfs refuses less than 300 MB, mkfs.nilfs2 less than 134.
-_IMAGE_SIZE = {"xfs": 320 << 20, "btrfs": 128 << 20, "nilfs2": 160 << 20}
+_IMAGE_SIZE = {"xfs": 320 << 20, "btrfs": 128 << 20, "nilfs2": 160 << 20, "ocfs2": 256 << 20}
 _USUAL_SIZE = 64 << 20
 _MKFS = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
@@ -29,9 +29,10 @@ _MKFS = {
     "btrfs": ("mkfs.btrfs", "-q", "-f"),
     "f2fs": ("mkfs.f2fs", "-q", "-f"),
     "vfat": ("mkfs.vfat", "-F", "16"),
-    "exfat": ("mkfs.exfat", "--quiet"),
+    "exfat": ("mkfs.exfat",),
     "nilfs2": ("mkfs.nilfs2", "-q", "-f"),
     "jfs": ("mkfs.jfs", "-q"),
+    "ocfs2": ("mkfs.ocfs2", "-q", "-F", "-x", "-M", "local", "-b", "4096"),
 }
 _UUID_OPTION = {
     "ext4": ("-U", "{}"),

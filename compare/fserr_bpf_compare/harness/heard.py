@@ -73,7 +73,9 @@ class Heard(Closing):
 
     def _add(self, origin: Origin, count: int) -> None:
         function = origin.function
-        if origin.failaddr and not origin.line:  # ext4 and btrfs name it themselves
+        # ext4 and btrfs name it themselves, XFS a tag beside the caller that is in the log
+        named = origin.fstype != "xfs" and origin.line and function
+        if origin.failaddr and not named:
             function = self._names.function(origin.failaddr) or function
         function = function.partition(".")[0]  # the compiler may have split or cloned it
         known = count
