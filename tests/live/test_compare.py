@@ -27,8 +27,8 @@ pytestmark = [pytest.mark.root, pytest.mark.usefixtures("scratch_space")]
 
 COMMAND = str(Path(sys.executable).with_name("fserr-bpf"))
 SAME, DIFFERENT, BROKEN, NOT_RUN = 0, 1, 2, 3
-# Needs device-mapper or kprobes, which small kernels have not.
-NOT_HERE = {s.name for s in SCENARIOS if s.needs & {Need.DEVICE_MAPPER, Need.PROBES}}
+# Needs device-mapper, kprobes or f2fs, which small kernels have not.
+NOT_HERE = {s.name for s in SCENARIOS if s.needs & {Need.DEVICE_MAPPER, Need.PROBES, Need.F2FS}}
 AREAS = {"ext4", "xfs", "generic", "fanotify"}
 # What the stock kernel of the lab cannot run: EXT4_DEBUG is off there, and no proposal in it.
 NOT_ON_STOCK = {s.name for s in SCENARIOS if "simulate" in s.name or s.area == "proposed"}

@@ -29,7 +29,7 @@ _FLAGS = {
     Need.PATCHED: FAN_REPORT_DETAILED_ERROR | FAN_REPORT_ERROR_LOCATION,
     Need.TARGET_FID: FAN_REPORT_DIR_FID | FAN_REPORT_NAME | FAN_REPORT_TARGET_FID,
 }
-# Of the Debian packages e2fsprogs, xfsprogs, btrfs-progs, dmsetup and util-linux.
+# Of the Debian packages e2fsprogs, xfsprogs, btrfs-progs, f2fs-tools, dmsetup and util-linux.
 _TOOLS = {
     "ext4": ("mkfs.ext4", "debugfs", "dumpe2fs"),
     "xfs": ("mkfs.xfs", "xfs_db", "xfs_io"),
@@ -96,12 +96,12 @@ def _probes(attached: AttachedProbes) -> Lack | None:
     return None
 
 
-def _btrfs(_attached: AttachedProbes) -> Lack | None:
-    if _missing("mkfs.btrfs"):
-        return Lack("mkfs.btrfs is not installed", machine=True)
+def _type(fstype: str) -> Lack | None:
     known = Path("/proc/filesystems").read_text().split()
-    if "btrfs" not in known and subprocess.run(["modprobe", "-q", "btrfs"], check=False).returncode:
-        return Lack("this kernel has no btrfs")
+    if fstype not in known and subprocess.run(["modprobe", "-q", fstype], check=False).returncode:
+        return Lack(f"this kernel has no {fstype}")
+    if _missing(f"mkfs.{fstype}"):
+        return Lack(f"mkfs.{fstype} is not installed", machine=True)
     return None
 
 
@@ -109,5 +109,6 @@ _CHECKS: dict[Need, Callable[[AttachedProbes], Lack | None]] = {
     Need.DEVICE_MAPPER: _device_mapper,
     Need.SIMULATE_FAIL: _simulate_fail,
     Need.PROBES: _probes,
-    Need.BTRFS: _btrfs,
+    Need.BTRFS: lambda _: _type("btrfs"),
+    Need.F2FS: lambda _: _type("f2fs"),
 }

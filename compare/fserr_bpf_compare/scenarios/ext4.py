@@ -7,7 +7,7 @@ import errno
 from fserr_bpf_compare.faults import ext4
 from fserr_bpf_compare.faults.fault import Expected
 from fserr_bpf_compare.faults.mapper import DEVICE_FAULTS
-from fserr_bpf_compare.scenarios import ext4_mounts, ext4_queue, ext4_reports
+from fserr_bpf_compare.scenarios import ends, ext4_mounts, ext4_queue, ext4_reports
 from fserr_bpf_compare.scenarios.device import device_scenario
 from fserr_bpf_compare.scenarios.scenario import Scenario, fault_scenario
 
@@ -34,4 +34,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     *ext4_queue.SCENARIOS,
     *ext4_mounts.SCENARIOS,
+    *ends.EXT4,
 )

@@ -1,4 +1,4 @@
-"""File data that cannot be written or read, on any file system."""
+"""File data that cannot be written or read, on any file system, and the end of an f2fs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from fserr_bpf_compare.faults.cutting import (
 from fserr_bpf_compare.faults.fault import Expected, run_child
 from fserr_bpf_compare.faults.fulldisk import NO_SPACE, full, small_disk
 from fserr_bpf_compare.faults.scratch import Scratch
+from fserr_bpf_compare.scenarios import ends
 from fserr_bpf_compare.scenarios.scenario import Fixture, Need, Scenario, by_stream
 
 _FSTYPES = ("ext4", "xfs", "btrfs")
@@ -139,6 +140,7 @@ def _scenario(fstype: str, transfer: _Transfer) -> Scenario:
     )
 
 
-SCENARIOS: tuple[Scenario, ...] = tuple(
-    _scenario(fstype, transfer) for transfer in _TRANSFERS for fstype in _FSTYPES
+SCENARIOS: tuple[Scenario, ...] = (
+    *(_scenario(fstype, transfer) for transfer in _TRANSFERS for fstype in _FSTYPES),
+    *ends.OTHERS,
 )

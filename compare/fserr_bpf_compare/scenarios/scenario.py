@@ -24,6 +24,7 @@ class Need(StrEnum):
     SIMULATE_FAIL = "simulate_fail"
     PROBES = "probes"  # the emulated events must come from probes, not the kernel's group
     BTRFS = "btrfs"
+    F2FS = "f2fs"
     PIDFD = "FAN_REPORT_PIDFD"
     FD_ERROR = "FAN_REPORT_FD_ERROR"
     TARGET_FID = "FAN_REPORT_TARGET_FID"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fserr_bpf_compare.faults import xfs
 from fserr_bpf_compare.faults.mapper import DEVICE_FAULTS
+from fserr_bpf_compare.scenarios import ends
 from fserr_bpf_compare.scenarios.device import device_scenario
 from fserr_bpf_compare.scenarios.scenario import Scenario, fault_scenario
 
@@ -21,4 +22,5 @@ SCENARIOS: tuple[Scenario, ...] = (
         for fault in DEVICE_FAULTS
         if fault.fstype == "xfs"
     ),
+    *ends.XFS,
 )
