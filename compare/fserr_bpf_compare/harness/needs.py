@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from fserr_bpf.errors import FserrError
 from fserr_bpf.kernel.fanotify import FanotifyGroup
+from fserr_bpf.kernel.kallsyms import KALLSYMS
 from fserr_bpf.probes.attached import AttachedProbes
 from fserr_bpf.uapi.fanotify import (
     FAN_REPORT_DIR_FID,
@@ -105,10 +106,18 @@ def _type(fstype: str) -> Lack | None:
     return None
 
 
+def _unlinked_list(_attached: AttachedProbes) -> Lack | None:
+    # kernel 6.0 has the lists in memory too, and compares: this function came with that
+    if b" xfs_iunlink_log_inode" not in Path(KALLSYMS).read_bytes():
+        return Lack("this kernel's XFS does not look at its lists of unlinked inodes")
+    return None
+
+
 _CHECKS: dict[Need, Callable[[AttachedProbes], Lack | None]] = {
     Need.DEVICE_MAPPER: _device_mapper,
     Need.SIMULATE_FAIL: _simulate_fail,
     Need.PROBES: _probes,
     Need.BTRFS: lambda _: _type("btrfs"),
     Need.F2FS: lambda _: _type("f2fs"),
+    Need.UNLINKED_LIST: _unlinked_list,
 }

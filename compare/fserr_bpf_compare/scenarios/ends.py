@@ -54,5 +54,5 @@ EXT4 = (
     _scenario("ext4_end_shutdown", by_stream(fserror=[_END])),
 )
 # 7.x: the end merges into the corruption that the same task has met before
-XFS = (_scenario("xfs_end_unlinked", by_stream(fserror=[_CORRUPT])),)
+XFS = (_scenario("xfs_end_unlinked", by_stream(fserror=[_CORRUPT]), Need.UNLINKED_LIST),)
 OTHERS = (_scenario("f2fs_end_shutdown", by_stream(fserror=[_END]), Need.F2FS),)

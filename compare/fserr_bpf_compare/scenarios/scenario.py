@@ -25,6 +25,7 @@ class Need(StrEnum):
     PROBES = "probes"  # the emulated events must come from probes, not the kernel's group
     BTRFS = "btrfs"
     F2FS = "f2fs"
+    UNLINKED_LIST = "an XFS that looks at its lists of unlinked inodes"
     PIDFD = "FAN_REPORT_PIDFD"
     FD_ERROR = "FAN_REPORT_FD_ERROR"
     TARGET_FID = "FAN_REPORT_TARGET_FID"
