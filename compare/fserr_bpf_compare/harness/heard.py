@@ -22,6 +22,9 @@ from fserr_bpf.model.queue import NotificationQueue, Result
 from fserr_bpf.model.stream import Stream
 from fserr_bpf.probes.attached import AttachedProbes
 
+# as kernel 7 calls who says what `fserr_bpf_compare.verdict.unheard` knows by its older name
+_RENAMED = {"iomap_finish_ioend_buffered_write": "iomap_finish_ioend"}
+
 
 class _Apart(NotificationQueue):
     """A queue in which nothing merges: every report is of a task of its own."""
@@ -78,6 +81,7 @@ class Heard(Closing):
         if origin.failaddr and not named:
             function = self._names.function(origin.failaddr) or function
         function = function.partition(".")[0]  # the compiler may have split or cloned it
+        function = _RENAMED.get(function, function)
         known = count
         if not self._exact:
             known = 1 if origin.line else 0
