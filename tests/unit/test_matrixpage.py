@@ -60,7 +60,9 @@ def test_cells_keep_what_the_kernel_promises(
     for name, release in releases.items():
         promised = profile(version_of(release), None, patched=name == PATCHED).level
         assert promised is not None
-        levels[name] = {f"L{n}{sign}" for n in range(promised + 1) for sign in ("", " ∅")}
+        # what the patch series does not send yet is tolerated: verdict/tolerances.toml
+        signs = ("", " ∅", "*") if name == PATCHED else ("", " ∅")
+        levels[name] = {f"L{n}{sign}" for n in range(promised + 1) for sign in signs}
     bad = {
         f"{scenario} on {kernel}: {cell}"
         for scenario, row in cells.items()
