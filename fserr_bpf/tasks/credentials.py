@@ -111,9 +111,9 @@ def _kept_apart() -> Iterator[None]:
     """Inside, a change of rights does not undo `end_with_parent` and `out_of_reach`.
 
     The kernel does so in commit_creds(): what follows the parent's end is forgotten, and what
-    may be traced is set anew.
+    may be traced is set anew. A parent that ends in between has sent nothing.
     """
-    number = ctypes.c_int()
+    parent, number = os.getppid(), ctypes.c_int()
     check(libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(number), 0, 0, 0))
     dumpable = check(libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0))
     try:
@@ -121,6 +121,8 @@ def _kept_apart() -> Iterator[None]:
     finally:
         check(libc.prctl(_PR_SET_PDEATHSIG, number.value, 0, 0, 0))
         check(libc.prctl(_PR_SET_DUMPABLE, int(dumpable == 1), 0, 0, 0))
+        if number.value and os.getppid() != parent:
+            os._exit(1)
 
 
 def end_with_parent(parent: int) -> None:

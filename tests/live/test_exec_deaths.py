@@ -7,6 +7,8 @@ import fcntl
 import os
 import re
 import signal
+import subprocess
+import sys
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -292,3 +294,35 @@ def test_calls_after_a_killed_supervisor_fail(tmp_path: Path, fs: Scratch, reade
         client.go_on()
         assert client.end() == 0
         assert client.lines()[2:] == [f"{mark(fs)}: ENOSYS", "made"]
+
+
+PARENT_ENDS = """
+import os, time
+from fserr_bpf.kernel.libc import libc
+from fserr_bpf.tasks import credentials
+
+reader, writer = os.pipe()
+parent = os.getpid()
+if os.fork():
+    os.read(reader, 1)
+    os._exit(0)
+credentials.end_with_parent(parent)
+
+def change(sets):
+    libc.prctl(1, 0, 0, 0, 0)  # what commit_creds() does
+    os.write(writer, b"x")
+    while os.getppid() == parent:
+        time.sleep(0.001)
+
+credentials.capset = change
+credentials.set_effective(0)
+print("it lives", flush=True)
+"""
+
+
+def test_parent_that_ends_in_a_change_of_rights_takes_its_child_along() -> None:
+    """A worker that stays holds the listener, and all clients' calls with it."""
+    done = subprocess.run(
+        [sys.executable, "-c", PARENT_ENDS], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
