@@ -82,7 +82,7 @@ def take_on(credentials: Credentials, *, also: int = 0) -> None:
     # The numbers of x86-64: the library's own functions would change every thread.
     groups = (ctypes.c_uint32 * len(credentials.groups))(*credentials.groups)
     held = capget()
-    with _kept_apart():
+    with kept_apart():
         # what a change of user takes away, and what it needs, is in the permitted ones
         capset(held._replace(effective=held.permitted))
         syscall(_NR_SETGROUPS, len(groups), groups)
@@ -102,12 +102,12 @@ def _set_for_files(number: int, wanted: int) -> None:
 
 def set_effective(mask: int) -> None:
     """Change the effective capabilities only. Raises OSError."""
-    with _kept_apart():
+    with kept_apart():
         capset(capget()._replace(effective=mask))
 
 
 @contextmanager
-def _kept_apart() -> Iterator[None]:
+def kept_apart() -> Iterator[None]:
     """Inside, a change of rights does not undo `end_with_parent` and `out_of_reach`.
 
     The kernel does so in commit_creds(): what follows the parent's end is forgotten, and what

@@ -17,7 +17,7 @@ from fserr_bpf.errors import PrivilegeError
 from fserr_bpf.kernel import procfs
 from fserr_bpf.kernel.capabilities import Capability
 from fserr_bpf.kernel.libc import check, libc
-from fserr_bpf.tasks.credentials import Credentials, set_effective, take_on
+from fserr_bpf.tasks.credentials import Credentials, kept_apart, set_effective, take_on
 
 _CLONE_FS, _CLONE_NEWNS, _CLONE_NEWUSER = 0x200, 0x20000, 0x10000000
 _TO_ENTER_A_ROOT = 1 << Capability.SYS_CHROOT | 1 << Capability.DAC_READ_SEARCH
@@ -69,7 +69,8 @@ def enter_user_namespace(mounts: int, root: int, users: int, theirs: Credentials
     _enter(mounts, root, theirs)
     with _privilege_error():
         # user and group are numbers of our own namespace, capabilities those of the other
-        check(libc.setns(users, _CLONE_NEWUSER))
+        with kept_apart():
+            check(libc.setns(users, _CLONE_NEWUSER))
         set_effective(theirs.effective)
 
 

@@ -52,5 +52,8 @@ def test_patched_kernel_sends_what_is_emulated(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     cells = json.loads((tmp_path / "report.json").read_text())["cells"]
     assert [judged["cell"]["scenario"] for judged in cells] == [s.name for s in SCENARIOS]
-    assert {judged["reached"] for judged in cells} == {"L0"}
-    assert {judged["cell"]["stream"] for judged in cells} == {"proposed"}
+    assert {judged["outcome"] for judged in cells} <= {"same", "not run"}
+    # what the series does not send yet is tolerated by name
+    compared = [judged for judged in cells if judged["outcome"] == "same"]
+    assert {judged["reached"] for judged in compared if not judged["tolerated"]} == {"L0"}
+    assert {judged["cell"]["stream"] for judged in compared} == {"proposed"}

@@ -37,6 +37,7 @@ from fserr_bpf.uapi.errno import EFSCORRUPTED
 from fserr_bpf_compare.faults import mapper, removed
 from fserr_bpf_compare.faults.scratch import Scratch, run, scratch
 from tests.live.conftest import (
+    IN_LAB,
     KernelLog,
     skip,
     wait_until,
@@ -256,31 +257,14 @@ def busy_processors() -> Iterator[None]:
 
 
 def test_a_busy_machine_is_no_disk_that_hangs() -> None:
+    if IN_LAB:
+        skip("sixteen loops leave an emulated machine nothing; the host runs it", expected=True)
     with made("xfs") as xfs, made("btrfs") as btrfs, made("ext4") as ext4, busy_processors():
         paths = [str(fs.mount_point) for fs in (xfs, btrfs, ext4)]
         for _ in range(10):
             code, output = status("--json", *paths)
             conditions = [each["condition"] for each in json.loads(output)["file_systems"]]
             assert (code, conditions) == (0, ["ok", "ok", "ok"])
-
-
-def test_a_busy_disk_is_none_that_hangs() -> None:
-    """Before Linux 6.15 a flush is waited for, here longer than anybody has patience."""
-    if options_tell():
-        skip("this kernel's ext4 is asked nothing that goes to its disk", expected=True)
-    if reason := mapper.unavailable():
-        skip(reason, expected=True)
-    with made("ext4") as fs, mapper.mapped(fs) as device:
-        run("sync", "--file-system", str(fs.mount_point))
-        fs.mount_point.chmod(0o700)  # waits in the journal
-        device.delay_writes(1000)
-        read = ["dd", f"if={device.device}", "of=/dev/null", "iflag=direct", "bs=4k"]
-        with subprocess.Popen([*read, "count=1000000"], stderr=subprocess.DEVNULL) as reader:
-            try:
-                code, output = status("--json", str(fs.mount_point))
-            finally:
-                reader.kill()
-        assert (code, json.loads(output)["ok"]) == (0, True)
 
 
 def test_device_that_was_removed_is_gone() -> None:

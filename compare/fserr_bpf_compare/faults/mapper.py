@@ -69,11 +69,6 @@ class Mapper:
         """From now on every request waits, until `heal`."""
         run("dmsetup", "suspend", "--noflush", "--nolockfs", "--noudevsync", self._name)
 
-    def delay_writes(self, milliseconds: int) -> None:
-        """From now on writes and flushes take so long, and reads no longer than ever."""
-        run("modprobe", "dm-delay")
-        self._load(f"0 {self._sectors} delay {self._below} 0 0 {self._below} 0 {milliseconds}")
-
     def heal(self) -> None:
         """Requests reach the device below again."""
         self._load(self._working)
