@@ -20,6 +20,8 @@ from tests.sample_reader import sample_source
 # is enough for what only the command can show.
 SHARED = (
     "test_state.py",
+    "test_state_told.py",
+    "test_state_mounts.py",
     "test_monitor.py",
     "test_device_mapper.py",
     "test_probes_cli.py",

@@ -29,6 +29,8 @@ from fserr_bpf_compare.machines.kernels import Kernel
 MAIN_JOB = (
     "test_refused_mark.py",
     "test_state.py",
+    "test_state_told.py",
+    "test_state_mounts.py",
     "test_doctor.py",
     "test_monitor.py",
     "test_device_mapper.py",
